@@ -1,0 +1,1 @@
+//! The place of the C interface; it holds no code yet.

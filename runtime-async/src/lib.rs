@@ -1,0 +1,1 @@
+//! The place of the async-std runtime; it holds no code yet.

@@ -1,0 +1,1 @@
+//! What any runtime needs from the machine.
