@@ -1,1 +1,31 @@
-//! To be written.
+//! What a host decides about an engine before it runs. Everything that a user may change while it runs is a setting,
+//! kept in the store.
+
+use alloc::string::String;
+
+/// The limits and names of one engine.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What `core.greeting` says of the software, like `clearskies/0.1.0`.
+    pub software: String,
+    /// What this computer is called toward members, like its host name.
+    pub name: String,
+    /// The TCP port on which this node listens; 0 if it does not.
+    pub listen_port: u16,
+    /// Whether LAN discovery is used.
+    pub lan: bool,
+    /// A random token that the host writes beside the store at each start, and the one that it found there; where
+    /// they differ from what the store says, the store is not the one that this node last wrote (protocol §7).
+    pub run_token: RunToken,
+}
+
+/// How this start relates to the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunToken {
+    /// What the file beside the store held; `None` if it was missing.
+    pub found: Option<[u8; 16]>,
+    /// What the host will put there once the engine has stored it (the host writes it before the engine starts).
+    pub new: [u8; 16],
+    /// Whether the machine restarted since the last run and that run left no clean mark.
+    pub tail_may_be_lost: bool,
+}

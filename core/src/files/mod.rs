@@ -2,3 +2,4 @@
 //! another application could not use.
 
 pub mod path;
+pub mod row;

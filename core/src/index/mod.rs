@@ -2,4 +2,5 @@
 //! beyond the shape of a value.
 
 pub mod clock;
+pub mod codec;
 pub mod record;

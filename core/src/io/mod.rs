@@ -71,4 +71,3 @@ pub enum Completion {
     /// From the store.
     Store(Result<StoreDone, StoreError>),
 }
-
