@@ -20,5 +20,6 @@ pub mod ids;
 pub mod index;
 pub mod io;
 pub mod rng;
+pub mod share;
 pub mod time;
 pub mod wire;

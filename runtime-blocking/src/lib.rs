@@ -1,1 +1,19 @@
-//! The blocking runtime.
+//! The blocking runtime: one thread drives the engine with mio, the disk pool and the store thread do the waiting.
+//!
+//! [`Node`] runs a whole node on a thread of its own, for programs that embed one. [`Driver`] is the loop beneath it,
+//! for those that have a thread to give. [`cli`] is the program `clearskies`: its command line and its daemon.
+//!
+//! Nothing here knows the protocol: what arrives goes to the engine, what the engine asks for is done.
+
+pub mod cli;
+mod control;
+mod daemon;
+mod driver;
+mod node;
+mod utc;
+
+pub use driver::{Driver, EventSink, Options, StartError};
+pub use node::{Answer, Node};
+
+/// What this software calls itself toward peers and control clients.
+pub const SOFTWARE: &str = concat!("clearskies/", env!("CARGO_PKG_VERSION"));

@@ -1,9 +1,9 @@
-//! Where the parts of the engine put what they want done; the one place that numbers tokens.
+//! Where the parts of the engine put what they want done; the one place that numbers tokens and knows whose they are.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 
 use crate::engine::event::Event;
-use crate::ids::Token;
+use crate::ids::{RootId, Token};
 use crate::io::{DiskOp, Output, StoreOp};
 
 /// Outputs in the order in which they were made.
@@ -11,9 +11,26 @@ use crate::io::{DiskOp, Output, StoreOp};
 pub struct Outbox {
     next: u64,
     queue: VecDeque<Output>,
+    owner: Option<RootId>,
+    owners: BTreeMap<Token, Option<RootId>>,
 }
 
 impl Outbox {
+    /// Whose tokens the following ones are: a share's, or the engine's own.
+    pub fn set_owner(&mut self, owner: Option<RootId>) {
+        self.owner = owner;
+    }
+
+    /// Whose a token is; `None` for one that was never given out or is completed already.
+    pub fn take_owner(&mut self, token: Token) -> Option<Option<RootId>> {
+        self.owners.remove(&token)
+    }
+
+    /// How many outputs were not completed yet.
+    pub fn outstanding(&self) -> usize {
+        self.owners.len()
+    }
+
     /// Puts out work for the disk and returns the token of its completion.
     pub fn disk(&mut self, op: DiskOp) -> Token {
         let token = self.token();
@@ -45,6 +62,8 @@ impl Outbox {
 
     fn token(&mut self) -> Token {
         self.next += 1;
-        Token(self.next)
+        let token = Token(self.next);
+        self.owners.insert(token, self.owner);
+        token
     }
 }

@@ -1,0 +1,226 @@
+//! The start: the store's small facts are read, shares come to life, and the store is told from a copy or a backup of
+//! itself (protocol §7, Revisions).
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::club::codebook::CodeBook;
+use crate::club::identity::PeerKeys;
+use crate::club::keys::Club;
+use crate::engine::Engine;
+use crate::engine::event::Event;
+use crate::engine::outbox::Outbox;
+use crate::ids::{PeerId, RootId, Token};
+use crate::index::codec::PeerTable;
+use crate::io::Completion;
+use crate::io::store::{Durability, Row, Space, StoreDone, StoreOp, Write};
+use crate::share::folder::ShareFact;
+use crate::share::layout::{self, Fact, MetaKey};
+use crate::share::progress::Progress;
+use crate::share::{Membership, Share, decode_resume};
+use crate::time::Now;
+
+/// Facts of one look-up.
+const PAGE: u32 = 1000;
+
+/// Node facts.
+const RUN_TOKEN: &str = "run";
+const STORE_TOKEN: &str = "store";
+/// Prefix of a setting's key.
+pub const SETTING: &str = "setting/";
+
+/// A club's facts: number, rest of the key, value.
+type Facts = Vec<(u8, Vec<u8>, Vec<u8>)>;
+
+/// How far the start got.
+#[derive(Debug)]
+pub struct Boot {
+    loading: Option<Token>,
+    failed: Option<String>,
+    node: BTreeMap<String, Vec<u8>>,
+    clubs: BTreeMap<RootId, Facts>,
+}
+
+impl Boot {
+    /// Asks for the first facts.
+    pub fn begin(out: &mut Outbox) -> Boot {
+        let token = load(out, Vec::new());
+        Boot { loading: Some(token), failed: None, node: BTreeMap::new(), clubs: BTreeMap::new() }
+    }
+
+    /// Whether the engine is at work.
+    pub fn is_done(&self) -> bool {
+        self.loading.is_none()
+    }
+
+    /// Why the node cannot work, if so.
+    pub fn failed(&self) -> Option<&String> {
+        self.failed.as_ref()
+    }
+
+    fn take(&mut self, rows: Vec<Row>) {
+        for (key, value) in rows {
+            match layout::meta_key(&key) {
+                Some(MetaKey::Node(name)) => {
+                    self.node.insert(String::from_utf8_lossy(name).into_owned(), value);
+                }
+                Some(MetaKey::Club(root, fact, rest)) => {
+                    self.clubs.entry(root).or_default().push((fact, rest.to_vec(), value));
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+fn load(out: &mut Outbox, start: Vec<u8>) -> Token {
+    out.store(StoreOp::Load { queries: [layout::meta_page(start, PAGE)].into() })
+}
+
+impl Engine {
+    /// Takes a completion that may be the start's; false if it is not.
+    pub(super) fn boot_completion(&mut self, now: Now, token: Token, completion: &mut Completion) -> bool {
+        if self.boot.loading != Some(token) {
+            return false;
+        }
+        let rows = match completion {
+            Completion::Store(Ok(StoreDone::Loaded(answers))) => answers.pop().unwrap_or_default(),
+            _ => {
+                let why = "The node's database cannot be read; see the log. Nothing is synced until it can.";
+                self.boot.failed = Some(why.into());
+                self.boot.loading = None;
+                self.out.event(Event::Notice { share: None, message: why.into() });
+                self.run_early(now);
+                return true;
+            }
+        };
+        let next = rows.last().filter(|_| rows.len() == PAGE as usize).map(|(key, _)| {
+            let mut key = key.clone();
+            key.push(0);
+            key
+        });
+        self.boot.take(rows);
+        if let Some(start) = next {
+            self.out.set_owner(None);
+            self.boot.loading = Some(load(&mut self.out, start));
+            return true;
+        }
+        self.boot.loading = None;
+        self.come_to_life(now);
+        self.run_early(now);
+        true
+    }
+
+    fn run_early(&mut self, now: Now) {
+        while let Some((id, command)) = self.early.pop_front() {
+            self.command(now, id, command);
+        }
+    }
+
+    fn come_to_life(&mut self, now: Now) {
+        let node = core::mem::take(&mut self.boot.node);
+        for (key, value) in &node {
+            if let Some(name) = key.strip_prefix(SETTING) {
+                self.settings.restore(name, &String::from_utf8_lossy(value));
+            }
+        }
+        self.paused = self.settings.paused();
+        let stored_run = node.get(RUN_TOKEN).and_then(|value| <[u8; 16]>::try_from(value.as_slice()).ok());
+        let stored_token =
+            node.get(STORE_TOKEN).and_then(|value| <[u8; 16]>::try_from(value.as_slice()).ok());
+        let run = self.config.run_token;
+        // Another store than this node last wrote: a backup, a copy, or one whose tail a crash of the machine took.
+        let strange = stored_run.is_some() && stored_run != run.found;
+        let renewed = strange || (run.tail_may_be_lost && stored_run.is_some());
+        self.store_token = match stored_token.filter(|_| !renewed) {
+            Some(token) => token,
+            None => self.rng.bytes(),
+        };
+        let put = |name: &str, value: [u8; 16]| Write::Put {
+            space: Space::Meta,
+            key: layout::node_key(name),
+            value: value.to_vec(),
+        };
+        let writes = [put(RUN_TOKEN, run.new), put(STORE_TOKEN, self.store_token)];
+        self.commit(writes.into(), Durability::Now);
+        for (root, facts) in core::mem::take(&mut self.boot.clubs) {
+            self.next_root = self.next_root.max(root.0 + 1);
+            let path = facts.iter().find(|(fact, ..)| *fact == Fact::Share as u8);
+            let path = path.and_then(|(_, _, value)| ShareFact::decode(value)).map(|fact| fact.path);
+            match self.revive(now, root, facts) {
+                Some(mut share) => {
+                    share.paused = self.paused;
+                    self.shares.insert(root, share);
+                }
+                None => {
+                    let message = format!(
+                        "What the database holds about the share {} cannot be read; attach or share the folder again.",
+                        path.as_deref().unwrap_or("?")
+                    );
+                    self.out.event(Event::Notice { share: path, message });
+                    continue;
+                }
+            }
+            let Some((share, mut ctx)) = self.share_ctx(now, root) else { continue };
+            if renewed {
+                let why = "this node's database is not the one that it last wrote";
+                share.renew_identity(&mut ctx, why);
+            }
+            share.folder.open(ctx.out);
+            share.pump(&mut ctx);
+        }
+    }
+
+    fn revive(&mut self, now: Now, root: RootId, facts: Facts) -> Option<Share> {
+        let single = |wanted: Fact| {
+            facts.iter().find(|(fact, ..)| *fact == wanted as u8).map(|(_, _, value)| value.as_slice())
+        };
+        let per_peer = |wanted: Fact| {
+            facts
+                .iter()
+                .filter(move |(fact, ..)| *fact == wanted as u8)
+                .filter_map(|(_, rest, value)| Some((PeerId::from_slice(rest)?, value.as_slice())))
+        };
+        let fact = ShareFact::decode(single(Fact::Share)?)?;
+        let folder = fact.folder(root)?;
+        let seed: [u8; 32] = single(Fact::Identity)?.try_into().ok()?;
+        let keys = Arc::new(PeerKeys::from_seed(&seed));
+        let club = match single(Fact::Club) {
+            Some(bytes) => Some(Club::decode(bytes)?),
+            None => None,
+        };
+        let membership = match (&club, fact.joining()) {
+            (Some(_), _) => Membership::Member,
+            (None, Some(joining)) => Membership::Joining(joining),
+            (None, None) => return None,
+        };
+        let peers = match single(Fact::Peers) {
+            Some(bytes) => PeerTable::decode(bytes).ok()?,
+            None => PeerTable::default(),
+        };
+        let progress = match single(Fact::Progress) {
+            Some(bytes) => Progress::decode(bytes, &peers).ok()?,
+            None => Progress::default(),
+        };
+        let mut share = Share::new(root, folder, membership, keys, &mut self.rng);
+        share.club = club;
+        share.codes = match single(Fact::Codes) {
+            Some(bytes) => CodeBook::decode(bytes)?,
+            None => CodeBook::default(),
+        };
+        share.set_peers(peers);
+        share.progress = progress;
+        share.names = per_peer(Fact::Name)
+            .map(|(peer, name)| (peer, String::from_utf8_lossy(name).into_owned()))
+            .collect();
+        share.resumes =
+            per_peer(Fact::Resume).filter_map(|(peer, at)| Some((peer, decode_resume(at)?))).collect();
+        if let Some(bytes) = single(Fact::Addresses) {
+            self.dialer.decode(root, bytes, now.mono);
+        }
+        Some(share)
+    }
+}

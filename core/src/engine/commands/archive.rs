@@ -1,0 +1,296 @@
+//! The archive as users see it: listed, and files brought back from it (sync.md, Deletes).
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::engine::Engine;
+use crate::engine::command::{CommandError, Reply};
+use crate::engine::commands::queries::Query;
+use crate::engine::commands::{AfterCommit, refusal, store_refusal};
+use crate::engine::setup::not_shared;
+use crate::files::archive_name::{limit_bytes, prune_for_space};
+use crate::files::path::RelPath;
+use crate::ids::{CommandId, RootId};
+use crate::io::disk::Archived;
+use crate::io::{Completion, DiskDone, DiskError, DiskOp, StoreDone, StoreError};
+use crate::share::status;
+use crate::time::{Instant, Now};
+
+/// Files of an archive that are listed at most; beyond that the older ones are left out.
+const LISTED_MAX: u32 = 100_000;
+/// The archives are looked through for what may go so long after the start,
+pub(in crate::engine) const PRUNE_FIRST: Duration = Duration::from_secs(600);
+/// and this often from then on.
+const PRUNE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Names that are tried for a restored file whose old path is taken.
+const NAMES_MAX: u32 = 100;
+
+/// A question whose answer a command waits for.
+#[derive(Debug)]
+pub(in crate::engine) enum ArchiveAsk {
+    /// What the archive holds.
+    List(CommandId, RootId),
+    /// Where in the archive a file lies.
+    Find { id: CommandId, root: RootId, path: RelPath, folder: Option<String> },
+    /// A file is being copied back.
+    Restore(Restoring),
+    /// How large the volume is whose archive is to be pruned.
+    Space(RootId),
+    /// What an archive holds that may keep so many bytes.
+    Prune(RootId, u64),
+    /// What the store knows.
+    Query(Box<Query>),
+}
+
+/// A file that is copied back.
+#[derive(Debug)]
+pub(in crate::engine) struct Restoring {
+    id: CommandId,
+    root: RootId,
+    folder: String,
+    path: RelPath,
+    to: RelPath,
+    tried: u32,
+}
+
+impl Engine {
+    pub(super) fn list_archive(&mut self, id: CommandId, path: &str) {
+        let root = self.share_at(path).ok_or_else(|| not_shared(path));
+        match root.and_then(|root| self.open_folder(root).map(|()| root)) {
+            Ok(root) => self.ask_archive(root, ArchiveAsk::List(id, root)),
+            Err(error) => self.reply(id, Err(error)),
+        }
+    }
+
+    pub(super) fn restore(&mut self, id: CommandId, path: &str, folder: Option<String>) {
+        let place = self.locate_file(path);
+        match place.and_then(|(root, path)| self.open_folder(root).map(|()| (root, path))) {
+            Ok((root, path)) => self.ask_archive(root, ArchiveAsk::Find { id, root, path, folder }),
+            Err(error) => self.reply(id, Err(error)),
+        }
+    }
+
+    fn ask_archive(&mut self, root: RootId, ask: ArchiveAsk) {
+        self.out.set_owner(None);
+        let token = self.out.disk(DiskOp::ListArchive { root, limit: LISTED_MAX });
+        self.archives.insert(token, ask);
+    }
+
+    /// Refuses work in a folder that is not in order.
+    fn open_folder(&self, root: RootId) -> Result<(), CommandError> {
+        let Some(share) = self.shares.get(&root) else {
+            return Err(refusal("no_such_share", "The share was detached meanwhile."));
+        };
+        if share.folder.is_open() {
+            return Ok(());
+        }
+        let path = &share.folder.path;
+        Err(match share.folder.trouble() {
+            Some(trouble) => refusal("folder", status::folder_sentence(trouble, path)),
+            None => refusal("folder", format!("{path} is being opened; try again in a moment.")),
+        })
+    }
+
+    /// Takes the answer to a question.
+    pub(super) fn answered(&mut self, now: Now, ask: ArchiveAsk, completion: Completion) {
+        match (ask, completion) {
+            (ArchiveAsk::Query(query), Completion::Store(result)) => {
+                let rows = match result {
+                    Ok(StoreDone::Loaded(answers)) => Ok(answers),
+                    Ok(StoreDone::Committed) => Err(StoreError::Io),
+                    Err(error) => Err(error),
+                };
+                match rows {
+                    Ok(answers) => self.query_loaded(now, *query, answers),
+                    Err(error) => self.reply(query.id(), Err(store_refusal(error))),
+                }
+            }
+            (ArchiveAsk::Query(query), Completion::Disk(_)) => {
+                self.reply(query.id(), Err(store_refusal(StoreError::Io)));
+            }
+            (ArchiveAsk::List(id, root), completion) => {
+                let listed = archived(completion).map(Reply::Archive);
+                let listed = listed.map_err(|error| self.archive_refusal(root, error));
+                self.reply(id, listed);
+            }
+            (ArchiveAsk::Find { id, root, path, folder }, completion) => match archived(completion) {
+                Ok(files) => self.found_archived(id, root, path, folder.as_deref(), &files),
+                Err(error) => {
+                    let error = self.archive_refusal(root, error);
+                    self.reply(id, Err(error));
+                }
+            },
+            (ArchiveAsk::Restore(restoring), completion) => self.restored(now, restoring, completion),
+            (ArchiveAsk::Space(root), Completion::Disk(Ok(DiskDone::Space { total, .. }))) => {
+                let bytes = limit_bytes(total, self.settings.archive_percent());
+                self.ask_archive(root, ArchiveAsk::Prune(root, bytes));
+            }
+            (ArchiveAsk::Prune(root, bytes), Completion::Disk(Ok(DiskDone::Archived(files)))) => {
+                self.prune(now, root, bytes, &files);
+            }
+            (ask @ (ArchiveAsk::Space(_) | ArchiveAsk::Prune(..)), completion) => {
+                log::warn!("{ask:?}: the archive is left as it is: {completion:?}");
+            }
+        }
+    }
+
+    /// When archives are looked through next.
+    pub(in crate::engine) fn prune_timeout(&self) -> Option<Instant> {
+        (!self.shares.is_empty() && !self.stopping).then_some(self.prune_at)
+    }
+
+    /// Begins to look through the archives for what may go, if it is time.
+    pub(in crate::engine) fn prune_archives(&mut self, now: Now) {
+        if self.prune_timeout().is_none_or(|at| at > now.mono) {
+            return;
+        }
+        self.prune_at = now.mono.plus(PRUNE_EVERY);
+        self.out.set_owner(None);
+        let open = self.shares.iter().filter(|(_, share)| share.folder.is_open());
+        for root in open.map(|(&root, _)| root).collect::<Vec<_>>() {
+            let token = self.out.disk(DiskOp::Space { root });
+            self.archives.insert(token, ArchiveAsk::Space(root));
+        }
+    }
+
+    fn prune(&mut self, now: Now, root: RootId, bytes: u64, files: &[Archived]) {
+        if files.is_empty() || !self.shares.contains_key(&root) {
+            return;
+        }
+        let folders = files.chunk_by(|a, b| a.folder == b.folder).filter_map(|files| {
+            let size = files.iter().fold(0u64, |sum, file| sum.saturating_add(file.stamp.size));
+            Some((files.first()?.folder.as_str(), size))
+        });
+        let before = prune_for_space(folders, now.wall, self.settings.archive_days(), bytes);
+        self.out.set_owner(None);
+        let token = self.out.disk(DiskOp::PruneArchive { root, before });
+        self.commits.insert(token, AfterCommit::Nothing);
+    }
+
+    fn archive_refusal(&self, root: RootId, error: DiskError) -> CommandError {
+        let path = self.shares.get(&root).map_or("The folder", |share| share.folder.path.as_str());
+        refusal("archive", format!("The archive of {path} cannot be read: {}", status::disk_sentence(error)))
+    }
+
+    /// The list is newest first, so the first that fits is the one.
+    fn found_archived(
+        &mut self,
+        id: CommandId,
+        root: RootId,
+        path: RelPath,
+        folder: Option<&str>,
+        files: &[Archived],
+    ) {
+        let wanted =
+            |file: &&Archived| file.path == path && folder.is_none_or(|folder| file.folder == folder);
+        match files.iter().find(wanted) {
+            Some(file) => {
+                let (folder, to) = (file.folder.clone(), path.clone());
+                self.copy_back(Restoring { id, root, folder, path, to, tried: 0 });
+            }
+            None => {
+                let path = self.absolute(root, &path);
+                let place = folder.map(|folder| format!(" under {folder}")).unwrap_or_default();
+                let message =
+                    format!("The archive holds no {path}{place}; `clearskies archive` lists what it holds.");
+                self.reply(id, Err(refusal("not_archived", message)));
+            }
+        }
+    }
+
+    fn copy_back(&mut self, restoring: Restoring) {
+        let Restoring { root, folder, path, to, .. } = &restoring;
+        let op = DiskOp::RestoreArchived {
+            root: *root,
+            folder: folder.clone(),
+            path: path.clone(),
+            to: to.clone(),
+        };
+        self.out.set_owner(None);
+        let token = self.out.disk(op);
+        self.archives.insert(token, ArchiveAsk::Restore(restoring));
+    }
+
+    fn restored(&mut self, now: Now, mut restoring: Restoring, completion: Completion) {
+        let result = match completion {
+            Completion::Disk(Ok(DiskDone::Stamps(mut stamps))) => {
+                stamps.pop().unwrap_or(Err(DiskError::Io)).map(|_| ())
+            }
+            Completion::Disk(Err(error)) => Err(error),
+            _ => Err(DiskError::Io),
+        };
+        let Restoring { id, root, .. } = restoring;
+        match result {
+            Ok(()) => {
+                let path = self.absolute(root, &restoring.to);
+                if let Some((share, mut ctx)) = self.share_ctx(now, root) {
+                    // Directories that had to be made for it are new as well.
+                    for dir in restoring.to.ancestors().filter(|dir| !dir.is_root()) {
+                        share.survey.hint(dir, now);
+                    }
+                    share.survey.hint(restoring.to, now);
+                    share.pump(&mut ctx);
+                }
+                self.reply(id, Ok(Reply::Restored { path }));
+            }
+            Err(DiskError::Exists) if restoring.tried < NAMES_MAX => {
+                restoring.tried += 1;
+                match restored_name(&restoring.path, restoring.tried) {
+                    Some(to) => {
+                        restoring.to = to;
+                        self.copy_back(restoring);
+                    }
+                    None => self.restore_failed(&restoring, DiskError::BadName),
+                }
+            }
+            Err(error) => self.restore_failed(&restoring, error),
+        }
+    }
+
+    fn restore_failed(&mut self, restoring: &Restoring, error: DiskError) {
+        let path = self.absolute(restoring.root, &restoring.to);
+        let message = format!("{path} cannot be restored: {}", status::disk_sentence(error));
+        self.reply(restoring.id, Err(refusal("restore", message)));
+    }
+}
+
+fn archived(completion: Completion) -> Result<Vec<Archived>, DiskError> {
+    match completion {
+        Completion::Disk(Ok(DiskDone::Archived(files))) => Ok(files),
+        Completion::Disk(Err(error)) => Err(error),
+        _ => Err(DiskError::Io),
+    }
+}
+
+/// `name.RESTORED.ext` beside a path, the `n`th of them `name.RESTORED-n.ext`; `None` where the name grows too long.
+fn restored_name(path: &RelPath, n: u32) -> Option<RelPath> {
+    let name = path.name();
+    // A dot in front makes a hidden name, not an extension.
+    let dot = name.rfind('.').filter(|dot| *dot > 0).unwrap_or(name.len());
+    let (stem, extension) = name.split_at(dot);
+    let number = if n > 1 { format!("-{n}") } else { String::new() };
+    let name = format!("{stem}.RESTORED{number}{extension}");
+    path.parent()?.join(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_restored_files() {
+        let name = |path: &str, n| restored_name(&RelPath::new(path).unwrap(), n).map(|path| path.to_key());
+        assert_eq!(name("a/b.txt", 1).as_deref(), Some("/a/b.RESTORED.txt"));
+        assert_eq!(name("a/b.txt", 2).as_deref(), Some("/a/b.RESTORED-2.txt"));
+        assert_eq!(name("notes", 1).as_deref(), Some("/notes.RESTORED"));
+        assert_eq!(name(".profile", 1).as_deref(), Some("/.profile.RESTORED"));
+        let added = ".RESTORED".len();
+        let longest = "n".repeat(RelPath::NAME_LEN_MAX - added);
+        assert!(name(&longest, 1).is_some());
+        assert_eq!(name(&(longest + "n"), 1), None);
+        assert_eq!(restored_name(&RelPath::root(), 1), None);
+    }
+}

@@ -1,0 +1,494 @@
+//! Gets the contents that a share wants, from its peers or from its own files, as finished temps (sync.md, "Bringing
+//! a path to a version"). Never decides what is wanted, never installs, never talks to a socket.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::engine::outbox::Outbox;
+use crate::files::fetch_copies::Copies;
+use crate::files::large::Larges;
+use crate::files::path::RelPath;
+use crate::files::small::Smalls;
+use crate::files::sources::{Among, Choice, Key, Sources};
+pub use crate::files::sources::{Misbehaved, Request};
+use crate::ids::{ConnId, PeerId, RootId, Sha256, TempId, Token};
+use crate::io::disk::{Staged, Stamp};
+use crate::io::store::{Durability, Row, Write};
+use crate::io::{DiskDone, DiskError, DiskOp, StoreDone, StoreError, StoreOp};
+use crate::time::{Instant, Now};
+
+/// At most this many wants at once, including those whose outcome was not taken yet.
+pub const WANTS_MAX: usize = 4096;
+/// Contents of at most this size are fetched in one piece and staged many at a time.
+pub const SMALL_BYTES_MAX: u64 = 256 * 1024;
+/// While more than this waits for the disk or is being written, nothing more should be read from peers.
+pub const BUFFERED_BYTES_MAX: u64 = 16 << 20;
+/// A content that nobody has is given up after this.
+pub const UNAVAILABLE_AFTER: Duration = Duration::from_secs(60);
+
+/// A content that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// The caller's number; not in use for another want.
+    pub id: u64,
+    /// The content.
+    pub sha256: Sha256,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Permission bits of the temp.
+    pub mode: Option<u32>,
+    /// Modification time of the temp, nanoseconds since 1970.
+    pub mtime_ns: Option<i64>,
+    /// A file of the share that should have the same content: it is copied, and fetched only if that fails.
+    pub local: Option<(RelPath, Stamp)>,
+}
+
+/// The outcome of a want.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Its number.
+    pub id: u64,
+    /// The finished temp, whose SHA-256 is the wanted one; it is the caller's from now on.
+    pub result: Result<(TempId, Staged), FetchError>,
+}
+
+/// Why a content did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchError {
+    /// No connected peer has it, or none that may be asked. To be wanted again later.
+    NotAvailable,
+    /// The same SHA-256 was being fetched as one large file, or under another size. To be wanted again now; with
+    /// [`Want::local`] once the other one is installed.
+    Again,
+    /// The volume is full.
+    NoSpace,
+    /// No file of this size has this SHA-256.
+    Impossible,
+    /// The disk failed otherwise.
+    Disk(DiskError),
+}
+
+impl From<DiskError> for FetchError {
+    fn from(error: DiskError) -> FetchError {
+        match error {
+            DiskError::NoSpace => FetchError::NoSpace,
+            other => FetchError::Disk(other),
+        }
+    }
+}
+
+/// What all ways of getting a content share.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) root: RootId,
+    pub(super) sources: Sources,
+    /// Wants without an outcome.
+    pub(super) wants: BTreeMap<u64, Want>,
+    done: VecDeque<Fetched>,
+    /// Contents that nobody has, by the time at which they are given up.
+    waiting: BTreeSet<(Instant, Sha256)>,
+    /// Bytes in disk operations.
+    pub(super) writing: u64,
+    next_temp: u64,
+    removing: BTreeSet<Token>,
+    commits: BTreeSet<Token>,
+}
+
+impl Common {
+    pub(super) fn temp(&mut self) -> TempId {
+        let temp = TempId(self.next_temp);
+        self.next_temp = self.next_temp.wrapping_add(1);
+        temp
+    }
+
+    /// Ends a want; the temp of one that was cancelled meanwhile is removed.
+    pub(super) fn finish(&mut self, id: u64, result: Result<(TempId, Staged), FetchError>, out: &mut Outbox) {
+        if self.wants.remove(&id).is_some() {
+            self.done.push_back(Fetched { id, result });
+        } else if let Ok((temp, _)) = result {
+            self.remove_temps(Vec::from([temp]), out);
+        }
+    }
+
+    pub(super) fn remove_temps(&mut self, temps: Vec<TempId>, out: &mut Outbox) {
+        if !temps.is_empty() {
+            self.removing.insert(out.disk(DiskOp::RemoveTemps { root: self.root, temps }));
+        }
+    }
+
+    pub(super) fn commit(&mut self, writes: Vec<Write>, out: &mut Outbox) {
+        if !writes.is_empty() {
+            let op = StoreOp::Commit { writes, durability: Durability::Soon };
+            self.commits.insert(out.store(op));
+        }
+    }
+
+    /// A content has to wait for a source; returns until when.
+    pub(super) fn wait(&mut self, sha: Sha256, now: Instant) -> Instant {
+        let until = now.plus(UNAVAILABLE_AFTER);
+        self.waiting.insert((until, sha));
+        until
+    }
+
+    pub(super) fn stop_waiting(&mut self, sha: Sha256, until: Instant) {
+        self.waiting.remove(&(until, sha));
+    }
+
+    /// Notes that a link does not have a content.
+    pub(super) fn mark_absent(&self, absent: &mut Vec<ConnId>, conn: ConnId) {
+        absent.retain(|&other| other != conn && self.sources.is_up(other));
+        absent.push(conn);
+    }
+}
+
+/// Gets contents; one for each share.
+#[derive(Debug)]
+pub struct Fetcher {
+    common: Common,
+    copies: Copies,
+    small: Smalls,
+    large: Larges,
+    received: u64,
+}
+
+impl Fetcher {
+    /// Makes one. `temp_base` is random, so that no temp of an earlier run is taken for one of this.
+    pub fn new(root: RootId, temp_base: u64) -> Fetcher {
+        let common = Common {
+            root,
+            sources: Sources::default(),
+            wants: BTreeMap::new(),
+            done: VecDeque::new(),
+            waiting: BTreeSet::new(),
+            writing: 0,
+            next_temp: temp_base,
+            removing: BTreeSet::new(),
+            commits: BTreeSet::new(),
+        };
+        Fetcher {
+            common,
+            copies: Copies::default(),
+            small: Smalls::default(),
+            large: Larges::default(),
+            received: 0,
+        }
+    }
+
+    /// Takes the rows of `Space::Partial` of this root, once, before anything is wanted. Rows that cannot be used
+    /// are deleted. What is not wanted afterwards stays until [`Fetcher::retain_partials`].
+    pub fn load(&mut self, rows: &[Row], out: &mut Outbox) {
+        self.large.load(rows, &mut self.common, out);
+    }
+
+    /// Forgets the downloads begun, and not going on now, of which `wanted` says false.
+    pub fn retain_partials(&mut self, wanted: impl FnMut(&Sha256) -> bool, out: &mut Outbox) {
+        self.large.retain_parked(wanted, &mut self.common, out);
+    }
+
+    /// How many more wants it takes now.
+    pub fn capacity(&self) -> usize {
+        WANTS_MAX.saturating_sub(self.common.wants.len() + self.common.done.len())
+    }
+
+    /// Takes a want; false, and nothing happens, if there is no capacity or the number is in use.
+    #[must_use]
+    pub fn want(&mut self, want: Want, now: Now, out: &mut Outbox) -> bool {
+        if self.capacity() == 0 || self.common.wants.contains_key(&want.id) {
+            return false;
+        }
+        let (id, copy) = (want.id, want.local.is_some() && want.size > 0);
+        self.common.wants.insert(id, want);
+        if copy {
+            self.copies.add(id);
+        } else {
+            self.route(id, now.mono, out);
+        }
+        self.drive(now.mono, out);
+        true
+    }
+
+    /// A want is not wanted any more, for good. No outcome follows; what was got of it is removed.
+    pub fn cancel(&mut self, id: u64, now: Now, out: &mut Outbox) {
+        if let Some(want) = self.common.wants.remove(&id) {
+            self.copies.cancel(id);
+            self.small.cancel(&want.sha256, id, &mut self.common);
+            self.large.cancel(&want.sha256, id, &mut self.common, out);
+        } else if let Some(at) = self.common.done.iter().position(|done| done.id == id)
+            && let Some(Fetched { result: Ok((temp, _)), .. }) = self.common.done.remove(at)
+        {
+            self.common.remove_temps(Vec::from([temp]), out);
+        }
+        self.drive(now.mono, out);
+    }
+
+    /// A link is there that may be asked for contents of this share. `writer`: at read_write, or proven a writer.
+    pub fn source_up(&mut self, conn: ConnId, peer: PeerId, writer: bool, now: Now, out: &mut Outbox) {
+        self.source_down(conn, now, out);
+        self.common.sources.up(conn, peer, writer, now.mono);
+        self.wake_all();
+        self.drive(now.mono, out);
+    }
+
+    /// A link is gone. What it still sends would count as never asked for.
+    pub fn source_down(&mut self, conn: ConnId, now: Now, out: &mut Outbox) {
+        for (sha, start) in self.common.sources.down(conn) {
+            self.lost(conn, &(sha, start), false);
+        }
+        self.drive(now.mono, out);
+    }
+
+    /// The head of a `directory.data`; its payload follows.
+    pub fn handle_data_start(
+        &mut self,
+        conn: ConnId,
+        sha256: Sha256,
+        range: (u64, u64),
+        now: Now,
+    ) -> Result<(), Misbehaved> {
+        self.common.sources.data_start(conn, sha256, range, now.mono)
+    }
+
+    /// A piece of the payload of the last `directory.data` on this link.
+    pub fn handle_payload(
+        &mut self,
+        conn: ConnId,
+        bytes: Vec<u8>,
+        last: bool,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<(), Misbehaved> {
+        self.received = self.received.saturating_add(bytes.len() as u64);
+        let Some(arrived) = self.common.sources.payload(conn, bytes, last, now.mono)? else { return Ok(()) };
+        // What a liar still owed is of no use.
+        if !self.common.sources.is_avoided(&arrived.sha, arrived.peer) {
+            if self.small.has(&arrived.sha) {
+                self.small.arrived(conn, arrived, now.mono, &mut self.common);
+            } else {
+                self.large.arrived(conn, arrived, &mut self.common, out);
+            }
+        }
+        self.drive(now.mono, out);
+        Ok(())
+    }
+
+    /// A `directory.not_present`; one that answers nothing is ignored.
+    pub fn handle_not_present(&mut self, conn: ConnId, sha256: Sha256, now: Now, out: &mut Outbox) {
+        for start in self.common.sources.refuse(conn, &sha256, now.mono) {
+            self.lost(conn, &(sha256, start), true);
+        }
+        self.drive(now.mono, out);
+    }
+
+    /// A `directory.get_error`: that peer is not asked for that content for three hours (protocol §8).
+    pub fn handle_get_error(
+        &mut self,
+        conn: ConnId,
+        sha256: Sha256,
+        _code: &str,
+        now: Now,
+        out: &mut Outbox,
+    ) {
+        if let Some(peer) = self.common.sources.peer(conn)
+            && self.common.sources.owes(conn, &sha256)
+        {
+            self.common.sources.avoid(sha256, peer, now.mono);
+        }
+        self.handle_not_present(conn, sha256, now, out);
+    }
+
+    /// A `directory.present`.
+    pub fn handle_present(&mut self, conn: ConnId, sha256: Sha256, now: Now, out: &mut Outbox) {
+        self.small.present(conn, &sha256);
+        self.large.present(conn, &sha256);
+        self.wake(&sha256);
+        self.drive(now.mono, out);
+    }
+
+    /// Whether this completion is for the fetcher.
+    pub fn owns(&self, token: Token) -> bool {
+        self.common.removing.contains(&token)
+            || self.common.commits.contains(&token)
+            || self.copies.owns(token)
+            || self.small.owns(token)
+            || self.large.owns(token)
+    }
+
+    /// Takes a completion of the disk; false if the token is another's (see [`Fetcher::owns`]).
+    pub fn handle_disk(
+        &mut self,
+        token: Token,
+        result: Result<DiskDone, DiskError>,
+        now: Now,
+        out: &mut Outbox,
+    ) -> bool {
+        if self.copies.owns(token) {
+            for id in self.copies.handle_disk(token, result, &mut self.common, out) {
+                self.route(id, now.mono, out);
+            }
+        } else if self.small.owns(token) {
+            for id in self.small.handle_disk(token, result, now.mono, &mut self.common, out) {
+                self.route(id, now.mono, out);
+            }
+        } else if self.large.owns(token) {
+            self.large.handle_disk(token, result, now.mono, &mut self.common, out);
+        } else if !self.common.removing.remove(&token) {
+            return false;
+        }
+        self.drive(now.mono, out);
+        true
+    }
+
+    /// Takes a completion of the store; false if the token is another's. A row that could not be stored costs
+    /// nothing but fetching again after a restart.
+    pub fn handle_store(&mut self, token: Token, result: Result<StoreDone, StoreError>) -> bool {
+        let own = self.common.commits.remove(&token);
+        if own && let Err(error) = result {
+            log::warn!("a download's progress could not be stored: {error:?}");
+        }
+        own
+    }
+
+    /// When [`Fetcher::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let waiting = self.common.waiting.first().map(|(until, _)| *until);
+        // While the disk is behind, its completions are what the next batch waits for.
+        let stage = self.small.poll_timeout().filter(|_| self.common.writing < BUFFERED_BYTES_MAX);
+        let expiry = self.common.sources.poll_expiry();
+        let expiry = expiry.filter(|_| !self.common.wants.is_empty() && !self.is_behind());
+        let times = [waiting, self.common.sources.poll_timeout(), stage, self.large.poll_timeout(), expiry];
+        times.into_iter().flatten().min()
+    }
+
+    /// Time has passed; early calls do nothing.
+    pub fn handle_timeout(&mut self, now: Now, out: &mut Outbox) {
+        let mono = now.mono;
+        for (conn, key) in self.common.sources.overdue(mono) {
+            self.overdue(conn, &key, mono);
+        }
+        while let Some(&(until, sha)) = self.common.waiting.first()
+            && until <= mono
+        {
+            self.common.waiting.pop_first();
+            self.small.give_up(&sha, &mut self.common, out);
+            self.large.give_up(&sha, &mut self.common, out);
+        }
+        self.drive(mono, out);
+    }
+
+    /// The next `directory.get` to send; to be called until it gives none.
+    pub fn poll_request(&mut self) -> Option<Request> {
+        self.common.sources.poll_request()
+    }
+
+    /// The next outcome.
+    pub fn poll_done(&mut self) -> Option<Fetched> {
+        self.common.done.pop_front()
+    }
+
+    /// Bytes asked for and not yet received.
+    pub fn outstanding_bytes(&self) -> u64 {
+        self.common.sources.outstanding()
+    }
+
+    /// Bytes of content received since the start, useful or not.
+    pub fn received_bytes(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes received and not yet on disk.
+    pub fn buffered_bytes(&self) -> u64 {
+        self.common.writing + self.small.held_bytes()
+    }
+
+    /// Whether this link may be read from; depends on the disk's progress alone.
+    pub fn wants_read(&self, _conn: ConnId) -> bool {
+        !self.is_behind()
+    }
+
+    /// The temps that `DiskOp::SweepTemps` must keep for the fetcher, including those of outcomes not yet taken.
+    pub fn temps_in_use(&self) -> Vec<TempId> {
+        let mut temps = self.large.temps();
+        temps.extend(self.small.temps());
+        temps.extend(self.copies.temps());
+        temps.extend(self.common.done.iter().filter_map(|done| Some(done.result.as_ref().ok()?.0)));
+        temps
+    }
+
+    /// Puts a want with the contents to be fetched.
+    fn route(&mut self, id: u64, now: Instant, out: &mut Outbox) {
+        let Some(want) = self.common.wants.get(&id) else { return };
+        let (sha, size) = (want.sha256, want.size);
+        let small = size <= SMALL_BYTES_MAX;
+        let taken = if small { self.large.has(&sha) } else { self.small.has(&sha) };
+        let added =
+            !taken && if small { self.small.add(id, sha, size, now) } else { self.large.add(id, sha, size) };
+        if !added {
+            self.common.finish(id, Err(FetchError::Again), out);
+        }
+    }
+
+    /// A link will not answer a request any more.
+    fn lost(&mut self, conn: ConnId, key: &Key, absent: bool) {
+        self.small.lost(conn, &key.0, absent, &self.common);
+        self.large.lost(conn, key, absent, &self.common);
+    }
+
+    fn overdue(&mut self, conn: ConnId, key: &Key, now: Instant) {
+        let absent = self.small.absent(&key.0).or_else(|| self.large.absent(&key.0)).unwrap_or_default();
+        let among = Among { sha: &key.0, absent, sole: None };
+        let elsewhere = self.common.sources.has_other(conn, &among);
+        if !self.is_behind() && (elsewhere || self.common.sources.is_silent(conn, now)) {
+            self.common.sources.give_up(conn, key, now);
+            self.lost(conn, key, true);
+        } else {
+            self.common.sources.wait_on(conn, key, now);
+        }
+    }
+
+    /// While nothing is read because the disk is behind, silence is our own.
+    fn is_behind(&self) -> bool {
+        self.buffered_bytes() > BUFFERED_BYTES_MAX
+    }
+
+    fn wake(&mut self, sha: &Sha256) {
+        self.small.wake(sha, &mut self.common);
+        self.large.wake(sha, &mut self.common);
+    }
+
+    fn wake_all(&mut self) {
+        let waiting: Vec<Sha256> = self.common.waiting.iter().map(|(_, sha)| *sha).collect();
+        for sha in &waiting {
+            self.wake(sha);
+        }
+    }
+
+    /// Does all that can be done now.
+    fn drive(&mut self, now: Instant, out: &mut Outbox) {
+        self.common.sources.forgive(now);
+        if !self.is_behind() {
+            self.common.sources.expire(now);
+        }
+        if self.common.sources.take_recovered() {
+            self.wake_all();
+        }
+        self.copies.drive(&mut self.common, out);
+        self.small.drive(now, &mut self.common, out);
+        self.large.drive(now, &mut self.common, out);
+    }
+}
+
+/// Asks for a content, or a piece of it, wherever that goes best.
+pub(super) fn ask_somewhere(
+    common: &mut Common,
+    among: &Among<'_>,
+    range: (u64, u64),
+    whole: bool,
+    now: Instant,
+) -> Choice {
+    let choice = common.sources.pick(among, range, whole);
+    if let Choice::Ask(conn) = choice {
+        common.sources.ask(conn, (*among.sha, range.0), range.1, whole, now);
+    }
+    choice
+}

@@ -1,0 +1,147 @@
+//! What disk work leaves in the database.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use crate::files::path::RelPath;
+use crate::files::row::{Base, DiskState};
+use crate::ids::RootId;
+use crate::index::record::{EntryContent, Record};
+use crate::io::disk::Stamp;
+use crate::io::store::{Space, Write};
+use crate::share::layout;
+use crate::share::pipeline::Effects;
+use crate::share::txn::{Miss, Txn};
+
+/// Disk work that ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// The path.
+    pub path: RelPath,
+    /// How.
+    pub outcome: Outcome,
+}
+
+/// How disk work on a path ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The path holds this version.
+    Placed {
+        /// The version.
+        version: Arc<Record>,
+        /// Its content.
+        content: EntryContent,
+        /// Its stamp.
+        stamp: Stamp,
+        /// Whether the stamp can be trusted to tell a later change.
+        settled: bool,
+        /// Whether an intent was stored for it.
+        intent: bool,
+    },
+    /// Nothing lies at the path any more.
+    Removed,
+    /// What lay at the path lies elsewhere now.
+    Moved {
+        /// Where.
+        to: RelPath,
+        /// The version that it is.
+        version: Arc<Record>,
+        /// Its stamp there.
+        stamp: Stamp,
+    },
+    /// A directory stays because of what it holds.
+    Kept,
+    /// A directory was made only for what lies beneath it.
+    Implied {
+        /// Its stamp.
+        stamp: Stamp,
+    },
+    /// Another state than expected was found: it is looked at.
+    Changed,
+    /// It failed and is tried again later; the reason is kept by the share.
+    Failed,
+    /// As `Failed` or `Changed`, after an intent was stored.
+    Undone {
+        /// Whether the path is to be looked at.
+        look: bool,
+    },
+}
+
+/// Applies one ended work.
+pub fn apply(txn: &mut Txn, root: RootId, item: &Finished, effects: &mut Effects) -> Result<(), Miss> {
+    let Finished { path, outcome } = item;
+    match outcome {
+        Outcome::Placed { version, content, stamp, settled, intent } => {
+            let mut row = txn.row(path)?;
+            row.base = base_for(txn, version, path)?;
+            row.disk = Some(DiskState { stamp: *stamp, content: content.clone(), settled: *settled });
+            txn.put_row(path, row);
+            if *intent {
+                drop_intent(txn, root, path);
+            }
+        }
+        Outcome::Removed => {
+            let mut row = txn.row(path)?;
+            row.disk = None;
+            row.base = Base::None;
+            txn.put_row(path, row);
+            txn.emptied(path)?;
+        }
+        Outcome::Moved { to, version, stamp } => {
+            let mut from_row = txn.row(path)?;
+            let mut to_row = txn.row(to)?;
+            let base = base_for(txn, version, to)?;
+            let disk = from_row.disk.take();
+            from_row.base = Base::None;
+            if let Some(mut disk) = disk {
+                // A change of mode or time that nobody has looked at yet went along: the row must not know of it.
+                let Stamp { size, mtime_ns, mode, .. } = disk.stamp;
+                disk.stamp = Stamp { size, mtime_ns, mode, ..*stamp };
+                if disk.stamp != *stamp {
+                    effects.again.push(to.clone());
+                }
+                to_row.disk = Some(disk);
+                to_row.base = base;
+            }
+            txn.put_row(path, from_row);
+            txn.put_row(to, to_row);
+            txn.emptied(path)?;
+            effects.ended.push(to.clone());
+        }
+        Outcome::Kept => {
+            let mut row = txn.row(path)?;
+            row.leave_dir();
+            txn.put_row(path, row);
+        }
+        Outcome::Implied { stamp } => {
+            let mut row = txn.row(path)?;
+            if row.disk.is_none() {
+                row.disk = Some(DiskState { stamp: *stamp, content: EntryContent::Dir, settled: false });
+                row.implied = true;
+                txn.put_row(path, row);
+            }
+        }
+        Outcome::Changed => effects.again.push(path.clone()),
+        Outcome::Failed => {}
+        Outcome::Undone { look } => {
+            drop_intent(txn, root, path);
+            if *look {
+                effects.again.push(path.clone());
+            }
+        }
+    }
+    effects.ended.push(path.clone());
+    Ok(())
+}
+
+fn drop_intent(txn: &mut Txn, root: RootId, path: &RelPath) {
+    txn.put_extra(Write::Delete { space: Space::Intent, key: layout::path_key(root, path) });
+}
+
+/// The base of content at `path` that is `version`: the index's own version where that looks the same there.
+pub fn base_for(txn: &mut Txn, version: &Arc<Record>, path: &RelPath) -> Result<Base, Miss> {
+    Ok(match txn.record(version.uuid)? {
+        Some(now) if now.looks_like(version) && path.is_key(&now.key) => Base::Index(version.uuid),
+        _ => Base::Older(Box::new((**version).clone())),
+    })
+}

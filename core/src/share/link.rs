@@ -1,0 +1,297 @@
+//! A share's side of one open link: what the peer says, and what it is sent.
+//!
+//! Records go out as the socket takes them, read from the store in arrival order, so that a slow peer never makes a
+//! queue grow.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use crate::engine::links::SEND_QUEUE_BYTES;
+use crate::files::fetch::Misbehaved;
+use crate::files::serve::Answer;
+use crate::ids::{ConnId, PeerId, Sha256, Token, Uuid};
+use crate::index::clock::Clock;
+use crate::index::feed::LinkFeed;
+use crate::index::knowledge::Resume;
+use crate::io::store::{Query, Row, Space, StoreOp};
+use crate::share::pipeline::Op;
+use crate::share::{Asked, Ctx, Share, layout, txn};
+use crate::time::Instant;
+use crate::wire::database::DatabaseMessage;
+use crate::wire::directory::DirectoryMessage;
+use crate::wire::message::Message;
+
+/// Arrivals of one look-up.
+const FEED_PAGE: u32 = 256;
+
+/// One open link.
+#[derive(Debug)]
+pub struct PeerLink {
+    /// The peer at its other end.
+    pub peer: PeerId,
+    /// Whether its word raises our knowledge: it holds the read_write key.
+    pub writer: bool,
+    /// What it is sent.
+    pub feed: LinkFeed,
+    /// Whether its answer to `database.get_updates` is complete.
+    pub caught_up: bool,
+    /// What it last said that it knows.
+    pub knowledge: Option<Clock>,
+    /// Its operations that wait in the pipeline.
+    pub queued: usize,
+    /// Whether a page for it is being loaded.
+    loading: bool,
+    /// The content whose payload is under way.
+    receiving: Option<Sha256>,
+    /// When it was opened.
+    pub since: Instant,
+}
+
+impl Share {
+    /// A link to a proven peer is open at a level.
+    pub fn link_opened(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, peer: PeerId, writer: bool) {
+        let link = PeerLink {
+            peer,
+            writer,
+            feed: LinkFeed::new(),
+            caught_up: false,
+            knowledge: None,
+            queued: 0,
+            loading: false,
+            receiving: None,
+            since: ctx.now.mono,
+        };
+        self.links.insert(conn, link);
+        self.work.fetcher.source_up(conn, peer, writer, ctx.now, ctx.out);
+        self.work.retry_all();
+        let message = DatabaseMessage::GetUpdates {
+            since: self.progress.knowledge.clone(),
+            resume: self.resumes.get(&peer).copied(),
+        };
+        ctx.links.send(conn, &Message::Database(message));
+    }
+
+    /// A link is gone.
+    pub fn link_closed(&mut self, ctx: &mut Ctx<'_>, conn: ConnId) {
+        self.links.remove(&conn);
+        self.work.fetcher.source_down(conn, ctx.now, ctx.out);
+        self.server.conn_down(conn);
+    }
+
+    /// A message of the database or directory extension came.
+    pub fn handle_message(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        conn: ConnId,
+        message: Message,
+    ) -> Result<(), &'static str> {
+        match message {
+            Message::Database(message) => self.handle_database(ctx, conn, message),
+            Message::Directory(message) => self.handle_directory(ctx, conn, message),
+            _ => Ok(()),
+        }
+    }
+
+    fn handle_database(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        conn: ConnId,
+        message: DatabaseMessage,
+    ) -> Result<(), &'static str> {
+        let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
+        match message {
+            DatabaseMessage::GetUpdates { since, resume } => {
+                if since.get(self.keys.id()) > self.progress.revision {
+                    let why = "a peer knows changes of this node that its database lost";
+                    self.renew_identity(ctx, why);
+                    return Ok(());
+                }
+                let progress = &self.progress;
+                link.feed.subscribe(since, resume, ctx.store_token, progress.arrival, &progress.knowledge);
+            }
+            DatabaseMessage::Update { record, at } => {
+                link.queued += 1;
+                self.pipeline.push(Op::Remote { conn, record, at });
+            }
+            DatabaseMessage::Current { knowledge } => {
+                link.queued += 1;
+                self.pipeline.push(Op::Knowledge { conn, knowledge, current: true });
+            }
+            DatabaseMessage::Knowledge { knowledge } => {
+                link.queued += 1;
+                self.pipeline.push(Op::Knowledge { conn, knowledge, current: false });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn handle_directory(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        conn: ConnId,
+        message: DirectoryMessage,
+    ) -> Result<(), &'static str> {
+        match message {
+            DirectoryMessage::Get { sha256, range } => {
+                let taken = self.server.handle_get(conn, sha256, range, ctx.out);
+                taken.map_err(|Misbehaved(why)| why)
+            }
+            DirectoryMessage::Data { sha256, range } => {
+                if let Some(link) = self.links.get_mut(&conn) {
+                    link.receiving = Some(sha256);
+                }
+                let started = self.work.fetcher.handle_data_start(conn, sha256, range, ctx.now);
+                started.map_err(|Misbehaved(why)| why)
+            }
+            DirectoryMessage::NotPresent { sha256 } => {
+                self.work.fetcher.handle_not_present(conn, sha256, ctx.now, ctx.out);
+                Ok(())
+            }
+            DirectoryMessage::GetError { sha256, code } => {
+                self.work.fetcher.handle_get_error(conn, sha256, &code, ctx.now, ctx.out);
+                Ok(())
+            }
+            DirectoryMessage::Present { sha256 } => {
+                self.work.fetcher.handle_present(conn, sha256, ctx.now, ctx.out);
+                Ok(())
+            }
+            DirectoryMessage::GetPresence => {
+                // "Ask and see": what is here changes faster than a filter could follow.
+                let message = DirectoryMessage::BloomFilter { k_value: 1 };
+                ctx.links.send_with_payload(conn, &Message::Directory(message), [0xff].to_vec());
+                Ok(())
+            }
+            DirectoryMessage::BloomFilter { .. } => Ok(()),
+        }
+    }
+
+    /// A piece of the payload that follows a message.
+    pub fn handle_payload(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        conn: ConnId,
+        bytes: Vec<u8>,
+        last: bool,
+    ) -> Result<(), &'static str> {
+        let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
+        if link.receiving.is_none() {
+            return Ok(());
+        }
+        if last {
+            link.receiving = None;
+        }
+        let taken = self.work.fetcher.handle_payload(conn, bytes, last, ctx.now, ctx.out);
+        taken.map_err(|Misbehaved(why)| why)
+    }
+
+    /// Whether the engine should read from this link's socket.
+    pub fn wants_read(&self, conn: ConnId) -> bool {
+        !self.pipeline.is_full() && self.work.fetcher.wants_read(conn)
+    }
+
+    /// Sends what each link can take.
+    pub fn pump_links(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some((conn, sha256, range)) = self.work.fetcher.poll_request() {
+            ctx.links.send(conn, &Message::Directory(DirectoryMessage::Get { sha256, range }));
+        }
+        for &conn in self.links.keys() {
+            let room = SEND_QUEUE_BYTES.saturating_sub(ctx.links.queued_bytes(conn));
+            self.server.set_room(conn, room as u64, ctx.out);
+        }
+        while let Some((conn, answer)) = self.server.poll_answer() {
+            match answer {
+                Answer::Data { sha256, start, bytes } => {
+                    let range = (start, bytes.0.len() as u64);
+                    let message = Message::Directory(DirectoryMessage::Data { sha256, range });
+                    ctx.links.send_with_payload(conn, &message, bytes.0);
+                }
+                Answer::NotPresent { sha256 } => {
+                    ctx.links.send(conn, &Message::Directory(DirectoryMessage::NotPresent { sha256 }));
+                }
+                Answer::Error { sha256, code } => {
+                    let message = DirectoryMessage::GetError { sha256, code: code.to_string() };
+                    ctx.links.send(conn, &Message::Directory(message));
+                }
+            }
+        }
+        self.feed_links(ctx);
+    }
+
+    fn feed_links(&mut self, ctx: &mut Ctx<'_>) {
+        let head = self.progress.arrival;
+        for (&conn, link) in &mut self.links {
+            if link.loading || ctx.links.queued_bytes(conn) >= SEND_QUEUE_BYTES / 2 {
+                continue;
+            }
+            if let Some(from) = link.feed.wants_more(head) {
+                let start = layout::arrival_key(self.root, from);
+                let end = layout::arrival_key(self.root, head + 1);
+                let query = Query::Range { space: Space::Arrival, start, end, limit: FEED_PAGE };
+                let token: Token = ctx.out.store(StoreOp::Load { queries: [query].into() });
+                self.tokens.insert(token, Asked::Arrivals(conn, head));
+                link.loading = true;
+                continue;
+            }
+            if let Some(knowledge) = link.feed.take_current(head) {
+                ctx.links.send(conn, &Message::Database(DatabaseMessage::Current { knowledge }));
+            }
+            if let Some(knowledge) = link.feed.take_knowledge(&self.progress.knowledge, head) {
+                ctx.links.send(conn, &Message::Database(DatabaseMessage::Knowledge { knowledge }));
+            }
+        }
+    }
+
+    /// The arrivals that a link is to be sent next: their records are loaded.
+    pub(super) fn arrivals_loaded(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, head: u64, rows: Vec<Row>) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let mut arrivals = Vec::with_capacity(rows.len());
+        let mut queries = Vec::with_capacity(rows.len());
+        let full = rows.len() == FEED_PAGE as usize;
+        for (key, value) in rows {
+            let (Some(arrival), Some(uuid)) = (key.last_chunk::<8>(), Uuid::from_slice(&value)) else {
+                continue;
+            };
+            arrivals.push(u64::from_be_bytes(*arrival));
+            queries.push(Query::Get { space: Space::Record, key: layout::record_key(self.root, uuid) });
+        }
+        // Everything up to here was seen, whether or not records with these numbers still exist.
+        let to = match arrivals.last() {
+            Some(&last) if full => last,
+            _ => head,
+        };
+        if queries.is_empty() {
+            link.loading = false;
+            link.feed.advance(to);
+            return self.feed_links(ctx);
+        }
+        let token = ctx.out.store(StoreOp::Load { queries });
+        self.tokens.insert(token, Asked::Records(conn, arrivals, to));
+    }
+
+    /// The records that a link is to be sent next.
+    pub(super) fn records_loaded(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        conn: ConnId,
+        arrivals: &[u64],
+        to: u64,
+        answers: Vec<Vec<Row>>,
+    ) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        link.loading = false;
+        for (&arrival, rows) in arrivals.iter().zip(&answers) {
+            let Some((_, value)) = rows.first() else { continue };
+            let Ok((record, now_at)) = txn::decode_stored_record(value, &self.peers) else { continue };
+            // A record that changed meanwhile comes again under its new number.
+            if now_at != arrival || !link.feed.offer(arrival, &record) {
+                continue;
+            }
+            let at = Resume { token: ctx.store_token, arrival };
+            let last = arrivals.last() == Some(&arrival);
+            ctx.links.send_update(conn, &record, last.then_some(at));
+        }
+        link.feed.advance(to);
+        self.feed_links(ctx);
+    }
+}

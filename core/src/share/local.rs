@@ -1,0 +1,308 @@
+//! Takes over what the survey found on disk: local changes become versions that descend from what the disk held
+//! before (sync.md, "Three observations").
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use crate::engine::command::Existing;
+use crate::files::conflict;
+use crate::files::local::{Found, LocalChange, Observed, local_change};
+use crate::files::path::RelPath;
+use crate::files::plan::{Policy, Target};
+use crate::files::row::{Base, DiskState};
+use crate::index::author::{self, Author, Revision, Unmade};
+use crate::index::merge;
+use crate::index::record::{EntryContent, Meta, Record, Value};
+use crate::io::disk::Stamp;
+use crate::io::store::{Space, Write};
+use crate::share::finish::base_for;
+use crate::share::layout;
+use crate::share::planning::{Judge, Scene, all};
+use crate::share::txn::Miss;
+
+/// What the survey found at one path.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The path.
+    pub path: RelPath,
+    /// The stamp that the row had when the survey compared; if it has another one by now, the path is looked at again.
+    pub seen: Option<Stamp>,
+    /// What is there.
+    pub what: What,
+    /// In what situation it was found.
+    pub found: Found,
+}
+
+/// What is at a path.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// Something.
+    Holds {
+        /// What.
+        state: DiskState,
+        /// Where it was before, if it was moved here: that path is gone.
+        moved_from: Option<RelPath>,
+    },
+    /// Nothing any more.
+    Gone,
+    /// Nothing any more, and the user wants it back.
+    BringBack,
+}
+
+impl What {
+    fn state(&self) -> Option<&DiskState> {
+        match self {
+            What::Holds { state, .. } => Some(state),
+            What::Gone | What::BringBack => None,
+        }
+    }
+
+    fn moved_from(&self) -> Option<&RelPath> {
+        match self {
+            What::Holds { moved_from, .. } => moved_from.as_ref(),
+            What::Gone | What::BringBack => None,
+        }
+    }
+}
+
+impl Judge<'_> {
+    /// Takes over one batch of observations.
+    pub(super) fn local(&mut self, items: &[Observation]) -> Result<(), Miss> {
+        all(items, |item| self.observe(item))
+    }
+
+    fn observe(&mut self, item: &Observation) -> Result<(), Miss> {
+        let path = &item.path;
+        let busy = |path: &RelPath| self.work.is_busy(path);
+        if busy(path) || item.what.moved_from().is_some_and(busy) {
+            self.effects.again.push(path.clone());
+            self.effects.again.extend(item.what.moved_from().cloned());
+            return Ok(());
+        }
+        let scene = self.scene(path)?;
+        if scene.row.disk.as_ref().map(|disk| disk.stamp) != item.seen {
+            self.effects.again.push(path.clone());
+            return Ok(());
+        }
+        let now = item.what.state();
+        if let (Some(from), Some(now)) = (item.what.moved_from(), now)
+            && self.take_move(from, path, now)?
+        {
+            return Ok(());
+        }
+        if self.take_intent(path, now)? {
+            return Ok(());
+        }
+        let mut row = scene.row.clone();
+        if matches!(item.what, What::BringBack) {
+            row.disk = None;
+            row.base = Base::None;
+            self.txn.put_row(path, row);
+            return Ok(());
+        }
+        if self.existing == Existing::Replace && item.found == Found::WithoutBase && row.base == Base::None {
+            row.disk = now.cloned();
+            self.txn.put_row(path, row);
+            return Ok(());
+        }
+        let policy = Policy { author: self.may_author(), caught_up: self.progress.caught_up, ..Policy::FULL };
+        let dead = scene.dead_refs();
+        let view = scene.view(path, &dead, Target::Free, false, policy);
+        let observed = now.map(|now| Observed { stamp: &now.stamp, content: &now.content });
+        let change = local_change(&view, observed, item.found, self.now.wall);
+        if !self.may_author() && !matches!(change, LocalChange::None | LocalChange::Adopt { .. }) {
+            // Local changes of a peer that may not author never leave it; the plan puts the path back.
+            row.disk = now.cloned();
+            self.txn.put_row(path, row);
+            return Ok(());
+        }
+        if matches!(change, LocalChange::Edit { from_base: true, .. } | LocalChange::Delete { .. }) {
+            self.loser_replaced(&scene)?;
+        }
+        let mut author = self.author();
+        let made = match change {
+            LocalChange::None => {
+                row.disk = now.cloned();
+                if row.disk.is_none() {
+                    row.base = Base::None;
+                    row.implied = false;
+                } else if scene.implied_dir && row.base == Base::None {
+                    row.implied = true;
+                }
+                self.txn.put_row(path, row);
+                return Ok(());
+            }
+            LocalChange::Adopt { uuid } => {
+                row.disk = now.cloned();
+                row.base = Base::Index(uuid);
+                self.txn.put_row(path, row);
+                return Ok(());
+            }
+            LocalChange::Wait(_) => return Ok(()),
+            LocalChange::Create { revive, value, meta, time } => {
+                let tombstone = revive.map(|uuid| self.txn.record(uuid)).transpose()?.flatten();
+                let (key, value, time) = (path.to_key(), Value::Entry(value), Some(time));
+                match tombstone {
+                    Some(from) => {
+                        let (value, meta) = (Some(value), Some(meta));
+                        let revision = Revision { key: Some(key), value, meta, time, ..Revision::default() };
+                        author::revise(&mut author, &from, revision)
+                    }
+                    None => author::create(&mut author, self.new_uuid(), key, value, meta, time),
+                }
+            }
+            LocalChange::Edit { uuid, from_base, value, meta, time } => {
+                let (value, time) = (Value::Entry(value), Some(time));
+                match scene.base.as_ref().filter(|_| from_base) {
+                    Some(base) => {
+                        // What the user saw was the base's value; a value that the base's other members had
+                        // seen, but that
+                        // never was on this disk, is not replaced knowingly and stays a conflict.
+                        let value_seen = Some(base.value_clock.clone());
+                        let revision =
+                            Revision { value: Some(value), value_seen, meta, time, ..Revision::default() };
+                        author::revise(&mut author, base, revision)
+                    }
+                    None => {
+                        let meta = meta.unwrap_or_else(Meta::default);
+                        author::create(&mut author, uuid, path.to_key(), value, meta, time)
+                    }
+                }
+            }
+            LocalChange::Meta { meta, time, .. } => self.revise_base(
+                &mut author,
+                &scene.base,
+                Revision { meta: Some(meta), time: Some(time), ..Revision::default() },
+            ),
+            LocalChange::Delete { time, .. } => self.revise_base(
+                &mut author,
+                &scene.base,
+                Revision { delete: true, time: Some(time), ..Revision::default() },
+            ),
+        };
+        match made {
+            Ok(version) => self.store_version(&author, version, path, now.cloned()),
+            Err(Unmade::Same) => {
+                row.disk = now.cloned();
+                self.txn.put_row(path, row);
+                Ok(())
+            }
+            Err(why) => {
+                self.unmade(path, why);
+                Ok(())
+            }
+        }
+    }
+
+    /// A user replaced or deleted a value that had lost, before its content was copied to its conflict file: what that
+    /// record names may be nowhere any more, and who replaced it had seen it.
+    fn loser_replaced(&mut self, scene: &Scene) -> Result<(), Miss> {
+        let (Some(base), Some(now)) = (&scene.base, &scene.base_now) else { return Ok(()) };
+        if !merge::conflicts(now, base) {
+            return Ok(());
+        }
+        let (_, uuid) = conflict::conflict_id(base.uuid, &base.value_change);
+        let Some(record) = self.txn.record(uuid)?.filter(|record| !record.deleted()) else { return Ok(()) };
+        let Some(path) = RelPath::from_key(&record.key) else { return Ok(()) };
+        if record.content() != base.content() || self.txn.row(&path)?.disk.is_some() {
+            return Ok(());
+        }
+        let mut author = self.author();
+        match author::delete(&mut author, &record) {
+            Ok(deleted) => self.put_authored(&author, deleted)?,
+            Err(why) => self.unmade(&path, why),
+        }
+        Ok(())
+    }
+
+    fn revise_base(
+        &self,
+        author: &mut Author,
+        base: &Option<Arc<Record>>,
+        revision: Revision,
+    ) -> Result<Record, Unmade> {
+        match base {
+            Some(base) => author::revise(author, base, revision),
+            None => Err(Unmade::Same),
+        }
+    }
+
+    /// Stores a version that was made of a base, which the index may have left behind; the row takes what was seen.
+    fn store_version(
+        &mut self,
+        author: &Author,
+        version: Record,
+        path: &RelPath,
+        now: Option<DiskState>,
+    ) -> Result<(), Miss> {
+        let joined = match self.txn.record(version.uuid)? {
+            Some(stored) => merge::join(&stored, &version),
+            None => version.clone(),
+        };
+        let base = match &now {
+            None => Base::None,
+            Some(_) if joined.looks_like(&version) && path.is_key(&joined.key) => Base::Index(version.uuid),
+            Some(_) => Base::Older(Box::new(version)),
+        };
+        self.put_authored(author, joined)?;
+        let mut row = self.txn.row(path)?;
+        row.disk = now;
+        row.base = base;
+        row.implied = false;
+        self.txn.put_row(path, row);
+        Ok(())
+    }
+
+    /// A move within the share: the record gets another key. False if what lay at `from` is nothing that can move.
+    fn take_move(&mut self, from: &RelPath, to: &RelPath, now: &DiskState) -> Result<bool, Miss> {
+        let mut from_row = self.txn.row(from)?;
+        let to_row = self.txn.row(to)?;
+        let (Some(base), Some(was)) = (self.txn.base_of(&from_row)?, from_row.disk.clone()) else {
+            return Ok(false);
+        };
+        let current = self.txn.record(base.uuid)?;
+        let taken = !to_row.live.is_empty() || to_row.disk.is_some();
+        let lives = current.is_some_and(|current| !current.deleted() && from.is_key(&current.key));
+        if taken || !lives || !self.may_author() || was.content != now.content {
+            return Ok(false);
+        }
+        let mut meta = base.meta.clone();
+        if was.content != EntryContent::Dir {
+            if now.stamp.mode != was.stamp.mode && now.stamp.kind == was.stamp.kind {
+                meta.unix_mode = Some(now.stamp.mode & 0o7777);
+            }
+            if now.stamp.mtime_ns != was.stamp.mtime_ns {
+                meta.mtime = Some(crate::time::WallTime(now.stamp.mtime_ns));
+            }
+        }
+        let mut author = self.author();
+        let revision = Revision { key: Some(to.to_key()), meta: Some(meta), ..Revision::default() };
+        let version = match author::revise(&mut author, &base, revision) {
+            Ok(version) => version,
+            Err(why) => {
+                self.unmade(to, why);
+                return Ok(false);
+            }
+        };
+        from_row.disk = None;
+        from_row.base = Base::None;
+        from_row.implied = false;
+        self.txn.put_row(from, from_row);
+        self.store_version(&author, version, to, Some(now.clone()))?;
+        Ok(true)
+    }
+
+    /// After a crash: content that an install had just put there is that version, not a user's edit.
+    fn take_intent(&mut self, path: &RelPath, now: Option<&DiskState>) -> Result<bool, Miss> {
+        let (Some(intent), Some(now)) = (self.intents.get(path), now) else { return Ok(false) };
+        if intent.content() != Some(&now.content) {
+            return Ok(false);
+        }
+        let mut row = self.txn.row(path)?;
+        row.base = base_for(self.txn, intent, path)?;
+        row.disk = Some(now.clone());
+        self.txn.put_row(path, row);
+        self.txn.put_extra(Write::Delete { space: Space::Intent, key: layout::path_key(self.root, path) });
+        Ok(true)
+    }
+}

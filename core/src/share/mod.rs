@@ -1,0 +1,641 @@
+//! A share: one club with the directory extension, and one folder.
+//!
+//! Everything that concerns one folder meets here: the pipeline through which its records and rows change, the links
+//! to its peers, the survey that looks at the disk, and the work that brings paths to their version. The parts know
+//! nothing of one another; this file connects them.
+
+pub mod finish;
+pub mod folder;
+pub mod layout;
+pub mod link;
+pub mod local;
+pub mod pipeline;
+pub mod planning;
+pub mod progress;
+pub mod resolve;
+pub mod status;
+pub mod survey;
+pub mod task;
+pub mod txn;
+pub mod work;
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::club::codebook::CodeBook;
+use crate::club::identity::PeerKeys;
+use crate::club::keys::Club;
+use crate::engine::event::Event;
+use crate::engine::links::Links;
+use crate::engine::outbox::Outbox;
+use crate::files::path::RelPath;
+use crate::files::serve::Server;
+use crate::ids::{ConnId, PeerId, RootId, Token};
+use crate::index::codec::PeerTable;
+use crate::index::knowledge::Resume;
+use crate::index::record::Record;
+use crate::io::store::{Durability, Query, Row, Space, StoreDone, StoreError, StoreOp, Write};
+use crate::io::{Completion, DiskDone, DiskError, DiskOp};
+use crate::rng::Rng;
+use crate::share::folder::Folder;
+use crate::share::layout::Fact;
+use crate::share::link::PeerLink;
+use crate::share::pipeline::{Effects, Op, Pipeline, durability};
+use crate::share::progress::Progress;
+use crate::share::survey::Survey;
+use crate::share::txn::{Miss, Txn};
+use crate::share::work::Work;
+use crate::time::{Instant, Now};
+use crate::wire::directory::DirectoryMessage;
+use crate::wire::message::Message;
+
+/// What a share needs of the engine during one call.
+pub struct Ctx<'a> {
+    /// The time of the call.
+    pub now: Now,
+    /// Where outputs go.
+    pub out: &'a mut Outbox,
+    /// All connections.
+    pub links: &'a mut Links,
+    /// Random numbers.
+    pub rng: &'a mut Rng,
+    /// Names this state of the store; other peers say it when they resume.
+    pub store_token: [u8; 16],
+}
+
+/// How far a share got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// Attached with a code; the keys are not here yet.
+    Joining(folder::Joining),
+    /// A member.
+    Member,
+}
+
+/// One share.
+pub struct Share {
+    /// Its number.
+    pub root: RootId,
+    /// Its folder.
+    pub folder: Folder,
+    /// How far it got.
+    pub membership: Membership,
+    /// The club's keys, once a member.
+    pub club: Option<Club>,
+    /// This peer's own keys.
+    pub keys: Arc<PeerKeys>,
+    /// Random per start, tells two runs of one identity apart.
+    pub run: [u8; 16],
+    /// Codes made here.
+    pub codes: CodeBook,
+    /// Peers by number.
+    pub peers: PeerTable,
+    /// Names that peers gave themselves.
+    pub names: BTreeMap<PeerId, String>,
+    /// What the last commit stored.
+    pub progress: Progress,
+    /// Links that are open.
+    pub links: BTreeMap<ConnId, PeerLink>,
+    /// Answers to requests for content.
+    pub server: Server,
+    /// Disk work.
+    pub work: Work,
+    /// Looking at the disk.
+    pub survey: Survey,
+    /// Whether the user stopped transfers.
+    pub paused: bool,
+    /// Why the store refuses work, if it does.
+    pub store_trouble: Option<StoreError>,
+    /// First half of the uuids of new records; the second is the revision, so that they lie together in the store.
+    uuid_prefix: [u8; 8],
+    /// Versions whose install was under way when the last run ended.
+    intents: BTreeMap<RelPath, Arc<Record>>,
+    pub(crate) resumes: BTreeMap<PeerId, Resume>,
+    pipeline: Pipeline,
+    retry_store_at: Option<Instant>,
+    tokens: BTreeMap<Token, Asked>,
+    planning_pages: u32,
+    /// How many peers the stored table has.
+    peers_stored: usize,
+    /// Whether what the last run left was asked for.
+    leftovers: bool,
+}
+
+impl core::fmt::Debug for Share {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Share").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+/// What the share itself asked of the store.
+#[derive(Debug)]
+enum Asked {
+    /// Arrivals that a link is to be sent.
+    Arrivals(ConnId, u64),
+    /// The records of these arrivals.
+    Records(ConnId, Vec<u64>, u64),
+    /// Installs that were under way in the last run.
+    Intents,
+    /// Downloads that were under way in the last run.
+    Partials,
+    /// Something whose end changes nothing.
+    Nothing,
+}
+
+/// Installs and downloads that the last run may have left; more than it ever had under way.
+const LEFTOVERS_MAX: u32 = 10_000;
+/// Observations of one operation.
+const OBSERVATIONS: usize = 500;
+/// How long a store that refuses work is left alone.
+const STORE_PAUSE: core::time::Duration = core::time::Duration::from_secs(10);
+
+impl Share {
+    /// A share with nothing in it.
+    pub fn new(
+        root: RootId,
+        folder: Folder,
+        membership: Membership,
+        keys: Arc<PeerKeys>,
+        rng: &mut Rng,
+    ) -> Share {
+        Share {
+            root,
+            folder,
+            membership,
+            club: None,
+            keys,
+            run: rng.bytes(),
+            codes: CodeBook::default(),
+            peers: PeerTable::default(),
+            names: BTreeMap::new(),
+            progress: Progress::default(),
+            links: BTreeMap::new(),
+            server: Server::new(root),
+            work: Work::new(root, u64::from_be_bytes(rng.bytes())),
+            survey: Survey::new(root),
+            paused: false,
+            store_trouble: None,
+            uuid_prefix: rng.bytes(),
+            intents: BTreeMap::new(),
+            resumes: BTreeMap::new(),
+            pipeline: Pipeline::default(),
+            retry_store_at: None,
+            tokens: BTreeMap::new(),
+            planning_pages: 0,
+            peers_stored: 0,
+            leftovers: false,
+        }
+    }
+
+    /// Takes over the stored peer table.
+    pub fn set_peers(&mut self, peers: PeerTable) {
+        self.peers_stored = peers.len();
+        self.peers = peers;
+    }
+
+    /// The stored form of the progress of a share that has no records yet.
+    pub fn encode_progress(&mut self) -> Vec<u8> {
+        self.progress.encode(&mut self.peers)
+    }
+
+    /// Our own id in this club.
+    pub fn id(&self) -> PeerId {
+        self.keys.id()
+    }
+
+    /// Whether local changes may be authored and remote ones judged.
+    fn is_member(&self) -> bool {
+        self.membership == Membership::Member
+    }
+
+    /// Asks the store for what the last run left.
+    fn load_leftovers(&mut self, ctx: &mut Ctx<'_>) {
+        self.leftovers = true;
+        let (start, end) = layout::club_range(self.root);
+        let range =
+            |space| Query::Range { space, start: start.clone(), end: end.clone(), limit: LEFTOVERS_MAX };
+        let token = ctx.out.store(StoreOp::Load { queries: [range(Space::Intent)].into() });
+        self.tokens.insert(token, Asked::Intents);
+        let token = ctx.out.store(StoreOp::Load { queries: [range(Space::Partial)].into() });
+        self.tokens.insert(token, Asked::Partials);
+    }
+
+    /// Lets every part do what it can; called after each input.
+    pub fn pump(&mut self, ctx: &mut Ctx<'_>) {
+        if !self.leftovers && self.is_member() && self.folder.is_open() {
+            self.load_leftovers(ctx);
+        }
+        self.pump_survey(ctx);
+        self.pump_pipeline(ctx);
+        self.pump_work(ctx);
+        self.pump_pipeline(ctx);
+        self.pump_links(ctx);
+    }
+
+    /// Lets the survey go on, and hands over what it found.
+    fn pump_survey(&mut self, ctx: &mut Ctx<'_>) {
+        if let Some(found) = self.survey.root_lost.take() {
+            let judged = match found {
+                Ok(marker) => self.folder.judge_marker(marker.as_deref()),
+                Err(error) => Err(folder::Trouble::Unreachable(error)),
+            };
+            if let Err(trouble) = judged {
+                self.folder_lost(ctx, trouble);
+            }
+        }
+        // Nothing is judged before the installs of the last run are known, nor, without base, before a member was met.
+        if !self.may_look() {
+            return;
+        }
+        self.survey.without_base = !self.progress.looked_through;
+        self.survey.live = self.progress.totals.files;
+        self.survey.pump(ctx.now, ctx.out);
+        while !self.pipeline.is_full() {
+            let ready = self.survey.take_ready(OBSERVATIONS);
+            if ready.is_empty() {
+                break;
+            }
+            self.pipeline.push(Op::Local(ready));
+        }
+        if self.survey.finished && self.survey.all_taken() {
+            self.survey.finished = false;
+            self.pipeline.push(Op::LookedThrough);
+        }
+    }
+
+    fn may_look(&self) -> bool {
+        let member = self.is_member() && self.folder.is_open() && self.progress.caught_up;
+        member && !self.paused && !self.waits_for_leftovers()
+    }
+
+    fn waits_for_leftovers(&self) -> bool {
+        !self.leftovers || self.tokens.values().any(|asked| matches!(asked, Asked::Intents | Asked::Partials))
+    }
+
+    fn pump_work(&mut self, ctx: &mut Ctx<'_>) {
+        self.work.enabled = self.may_work();
+        self.work.pump(ctx.now, ctx.out);
+        if self.pipeline.is_idle() {
+            self.work.pump_removals(ctx.now, ctx.out);
+        }
+        let finished = self.work.take_finished();
+        if !finished.is_empty() {
+            self.pipeline.push(Op::Finish(finished));
+        }
+        while let Some(page) = self.work.take_page() {
+            self.planning_pages += 1;
+            self.pipeline.push(Op::Plan(page));
+        }
+        if self.work.take_root_missing() {
+            self.folder_lost(ctx, folder::Trouble::Unreachable(DiskError::RootMissing));
+        }
+    }
+
+    /// The folder is not in order: everything that touches it stops until it is back.
+    fn folder_lost(&mut self, ctx: &mut Ctx<'_>, trouble: folder::Trouble) {
+        if self.folder.trouble() == Some(trouble) {
+            return;
+        }
+        self.folder.lost(trouble, ctx.now);
+        self.survey.abandon();
+        let message = status::folder_sentence(trouble, &self.folder.path);
+        ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
+    }
+
+    /// Whether paths may be brought to their version now.
+    fn may_work(&self) -> bool {
+        !self.paused && self.is_member() && self.folder.is_open() && self.progress.looked_through
+    }
+
+    /// Whether the database is at rest.
+    pub fn is_settled(&self) -> bool {
+        self.pipeline.is_idle()
+    }
+
+    fn pump_pipeline(&mut self, ctx: &mut Ctx<'_>) {
+        if self.pipeline.is_busy() || self.retry_store_at.is_some() {
+            return;
+        }
+        let ops = self.pipeline.take_ops();
+        if ops.is_empty() {
+            return;
+        }
+        let mut txn = Txn::new(self.root, self.progress.totals, self.progress.arrival);
+        for op in &ops {
+            planning::prefetch(&mut txn, op);
+        }
+        self.decide(ctx, ops, txn);
+    }
+
+    /// Decides a batch; loads what it lacks, or commits it.
+    fn decide(&mut self, ctx: &mut Ctx<'_>, ops: Vec<Op>, mut txn: Txn) {
+        let mut progress = self.progress.clone();
+        let mut effects = Effects::default();
+        let mut missed = txn.has_missing();
+        if !missed {
+            for op in &ops {
+                let judged = planning::Judge {
+                    root: self.root,
+                    keys: &self.keys,
+                    level: self.club.as_ref().map(Club::level),
+                    existing: self.folder.policy,
+                    work: &self.work,
+                    links: &self.links,
+                    intents: &self.intents,
+                    peers: &self.peers,
+                    names: &self.names,
+                    uuid_prefix: self.uuid_prefix,
+                    now: ctx.now,
+                    txn: &mut txn,
+                    progress: &mut progress,
+                    effects: &mut effects,
+                }
+                .op(op);
+                missed |= judged == Err(Miss);
+            }
+        }
+        if missed {
+            let queries = txn.take_queries();
+            txn.restart(self.progress.totals, self.progress.arrival);
+            let token = ctx.out.store(StoreOp::Load { queries });
+            self.pipeline.loading(token, ops, txn, Effects::default(), self.progress.clone());
+            return;
+        }
+        let mut writes = txn.writes(&mut self.peers);
+        progress.totals = txn.totals;
+        progress.arrival = txn.arrival;
+        if writes.is_empty() && progress == self.progress {
+            self.committed(ctx, &ops, effects, progress);
+            return;
+        }
+        for (conn, resume) in &effects.resume {
+            if let Some(link) = self.links.get(conn) {
+                let key = layout::peer_fact_key(self.root, Fact::Resume, link.peer);
+                writes.push(Write::Put { space: Space::Meta, key, value: encode_resume(resume) });
+                self.resumes.insert(link.peer, *resume);
+            }
+        }
+        effects.appeared = core::mem::take(&mut txn.appeared);
+        let value = progress.encode(&mut self.peers);
+        writes.push(put_fact(self.root, Fact::Progress, value));
+        if self.peers.len() != self.peers_stored {
+            writes.push(put_fact(self.root, Fact::Peers, encode_peers(&self.peers)));
+        }
+        let token = ctx.out.store(StoreOp::Commit { writes, durability: durability(&effects) });
+        self.pipeline.committing(token, ops, txn, effects, progress);
+    }
+
+    /// A batch took effect.
+    fn committed(&mut self, ctx: &mut Ctx<'_>, ops: &[Op], effects: Effects, progress: Progress) {
+        // Anything that the database learned may be what a pending path waited for.
+        let wake = progress.totals.pending > 0 && (progress != self.progress || !effects.ended.is_empty());
+        self.progress = progress;
+        self.store_trouble = None;
+        for (conn, arrival) in effects.from_link {
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.feed.note_from_link(arrival);
+            }
+        }
+        for (conn, knowledge) in effects.peer_knowledge {
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.feed.peer_knows(&knowledge);
+                link.knowledge = Some(knowledge);
+            }
+        }
+        for conn in effects.caught_up {
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.caught_up = true;
+            }
+        }
+        for conn in effects.done_from {
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.queued = link.queued.saturating_sub(1);
+            }
+        }
+        for sha256 in &effects.appeared {
+            for conn in self.server.appeared(sha256) {
+                let message = DirectoryMessage::Present { sha256: *sha256 };
+                ctx.links.send(conn, &Message::Directory(message));
+            }
+        }
+        for path in &effects.ended {
+            self.work.ended(path);
+        }
+        for path in effects.again {
+            self.survey.hint(path, ctx.now);
+        }
+        for task in effects.tasks {
+            self.work.begin(task);
+        }
+        for message in effects.notices {
+            let share = Some(self.folder.path.clone());
+            ctx.out.event(Event::Notice { share, message });
+        }
+        for (conn, why) in effects.misbehaved {
+            ctx.links.close(conn, "protocol", why);
+        }
+        if effects.identity_lost {
+            // What the old identity wrote and this store lost comes back as from any absent peer (protocol §7, c).
+            self.progress.knowledge.set(self.keys.id(), 0);
+            self.renew_identity(ctx, "its database is older than what its peers know");
+        }
+        for op in ops {
+            if let Op::Plan(_) = op {
+                self.planning_pages = self.planning_pages.saturating_sub(1);
+                if self.planning_pages == 0 {
+                    self.work.planned();
+                }
+            }
+        }
+        if wake {
+            self.work.wake();
+        }
+    }
+
+    /// Takes a new identity: what the old one wrote may not be all that is known of it (protocol §7).
+    pub fn renew_identity(&mut self, ctx: &mut Ctx<'_>, why: &str) {
+        self.keys = Arc::new(PeerKeys::generate(ctx.rng));
+        // Revisions begin anew, and new records are named after them.
+        self.uuid_prefix = ctx.rng.bytes();
+        self.progress.revision = 0;
+        let mut writes = Vec::new();
+        writes.push(put_fact(self.root, Fact::Identity, self.keys.seed().to_vec()));
+        let value = self.progress.encode(&mut self.peers);
+        writes.push(put_fact(self.root, Fact::Progress, value));
+        writes.push(put_fact(self.root, Fact::Peers, encode_peers(&self.peers)));
+        let token = ctx.out.store(StoreOp::Commit { writes, durability: Durability::Now });
+        self.tokens.insert(token, Asked::Nothing);
+        let conns: Vec<ConnId> = self.links.keys().copied().collect();
+        for conn in conns {
+            ctx.links.close(conn, "shutdown", "this peer takes a new identity");
+            self.link_closed(ctx, conn);
+        }
+        let message = format!("{}: this node goes on under a new identity, because {why}.", self.folder.path);
+        ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
+    }
+
+    /// Takes a completion, if it is this share's.
+    pub fn handle_completion(&mut self, ctx: &mut Ctx<'_>, token: Token, completion: Completion) {
+        match completion {
+            Completion::Store(result) => self.handle_store(ctx, token, result),
+            Completion::Disk(result) => self.handle_disk(ctx, token, result),
+        }
+    }
+
+    fn handle_store(&mut self, ctx: &mut Ctx<'_>, token: Token, result: Result<StoreDone, StoreError>) {
+        if let Some(asked) = self.tokens.remove(&token) {
+            return self.answered(ctx, asked, result);
+        }
+        if let Some(mut batch) = self.pipeline.take_loaded(token) {
+            let loaded = match result {
+                Ok(StoreDone::Loaded(answers)) => {
+                    batch.txn.loaded(answers, &self.peers).map_err(|_| StoreError::Corrupt)
+                }
+                Ok(StoreDone::Committed) => Err(StoreError::Io),
+                Err(error) => Err(error),
+            };
+            return match loaded {
+                Ok(()) => self.decide(ctx, batch.ops, batch.txn),
+                Err(error) => self.store_failed(ctx, batch.ops, error),
+            };
+        }
+        if let Some(batch) = self.pipeline.take_committed(token) {
+            return match result {
+                Ok(_) => self.committed(ctx, &batch.ops, batch.effects, batch.progress),
+                Err(error) => self.store_failed(ctx, batch.ops, error),
+            };
+        }
+        if self.work.owns(token) {
+            return self.work.handle_store(token, result, ctx.now, ctx.out);
+        }
+        if self.server.owns(token) {
+            self.server.handle_store(token, result, &self.peers, ctx.out);
+            return;
+        }
+        self.survey.handle_store(token, result, &self.peers, ctx.out);
+    }
+
+    /// A batch could not be loaded or stored: nothing of it happened, and it is tried again.
+    fn store_failed(&mut self, ctx: &mut Ctx<'_>, ops: Vec<Op>, error: StoreError) {
+        self.pipeline.put_back(ops);
+        self.retry_store_at = Some(ctx.now.mono.plus(STORE_PAUSE));
+        if self.store_trouble != Some(error) {
+            self.store_trouble = Some(error);
+            let message = format!("{}: {}", self.folder.path, status::store_sentence(error));
+            ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
+        }
+    }
+
+    fn handle_disk(&mut self, ctx: &mut Ctx<'_>, token: Token, result: Result<DiskDone, DiskError>) {
+        if self.work.owns(token) {
+            return self.work.handle_disk(token, result, &self.peers, ctx.now, ctx.out);
+        }
+        if self.server.owns(token) {
+            self.server.handle_disk(token, result, ctx.out);
+            return;
+        }
+        match self.folder.handle_disk(token, &result, ctx.now) {
+            Some(Ok(())) => {
+                self.survey.look_through();
+                self.work.retry_all();
+                return;
+            }
+            Some(Err(trouble)) => {
+                let message = status::folder_sentence(trouble, &self.folder.path);
+                if self.folder.tell(trouble) {
+                    ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
+                }
+                return;
+            }
+            None => {}
+        }
+        self.survey.handle_disk(token, result, ctx.now, ctx.out);
+    }
+
+    fn answered(&mut self, ctx: &mut Ctx<'_>, asked: Asked, result: Result<StoreDone, StoreError>) {
+        let mut answers = match result {
+            Ok(StoreDone::Loaded(answers)) => answers,
+            _ => Vec::new(),
+        };
+        let mut rows = || -> Vec<Row> { answers.pop().unwrap_or_default() };
+        match asked {
+            Asked::Arrivals(conn, head) => self.arrivals_loaded(ctx, conn, head, rows()),
+            Asked::Records(conn, arrivals, to) => self.records_loaded(ctx, conn, &arrivals, to, answers),
+            Asked::Intents => {
+                for (key, value) in rows() {
+                    let record = crate::index::codec::decode_record(&mut value.as_slice(), &self.peers);
+                    if let (Some(path), Ok(record)) = (layout::path_of_key(&key), record) {
+                        self.intents.insert(path, Arc::new(record));
+                    }
+                }
+            }
+            Asked::Partials => {
+                self.work.fetcher.load(&rows(), ctx.out);
+                let keep = self.work.fetcher.temps_in_use();
+                let token = ctx.out.disk(DiskOp::SweepTemps { root: self.root, keep });
+                self.survey.ignore(token);
+            }
+            Asked::Nothing => {}
+        }
+    }
+
+    /// When this share wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let survey = self.survey.poll_timeout().filter(|_| self.may_look());
+        let parts = [self.work.poll_timeout(), survey, self.retry_store_at, self.folder.poll_timeout()];
+        parts.into_iter().flatten().min()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, ctx: &mut Ctx<'_>) {
+        if self.retry_store_at.is_some_and(|at| at <= ctx.now.mono) {
+            self.retry_store_at = None;
+        }
+        self.work.handle_timeout(ctx.now, ctx.out);
+        self.folder.handle_timeout(ctx.now, ctx.out);
+    }
+
+    /// Whether there is more for a link whose send queue is empty.
+    pub fn has_more_for(&self, conn: ConnId) -> bool {
+        let link = self.links.get(&conn);
+        link.is_some_and(|link| link.feed.wants_more(self.progress.arrival).is_some())
+            || self.server.wants_room(conn)
+    }
+
+    /// A hint from the watcher.
+    pub fn handle_fs_event(&mut self, now: Now, path: &RelPath) {
+        self.survey.hint(path.clone(), now);
+    }
+}
+
+/// A write of one of a club's facts.
+pub fn put_fact(root: RootId, fact: Fact, value: Vec<u8>) -> Write {
+    Write::Put { space: Space::Meta, key: layout::fact_key(root, fact), value }
+}
+
+fn encode_peers(peers: &PeerTable) -> Vec<u8> {
+    let mut value = Vec::new();
+    peers.encode(&mut value);
+    value
+}
+
+/// The stored form of how far a peer's records were received.
+fn encode_resume(resume: &Resume) -> Vec<u8> {
+    let mut value = resume.token.to_vec();
+    value.extend_from_slice(&resume.arrival.to_be_bytes());
+    value
+}
+
+/// Reads how far a peer's records were received.
+pub fn decode_resume(bytes: &[u8]) -> Option<Resume> {
+    let (token, arrival) = bytes.split_first_chunk::<16>()?;
+    Some(Resume { token: *token, arrival: u64::from_be_bytes(arrival.try_into().ok()?) })
+}
+
+/// An id as people see it where no name is known.
+pub fn short_id(id: PeerId) -> String {
+    id.to_string()[..8].to_string()
+}

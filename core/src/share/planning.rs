@@ -1,0 +1,556 @@
+//! Decides the operations of a batch: joins what came from peers, looks at pending paths, and takes over what disk
+//! work and the survey found. Pure over a [`Txn`]; every decision may be made again after a miss.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::club::identity::PeerKeys;
+use crate::club::level::Level;
+use crate::engine::command::Existing;
+use crate::files::conflict::{self, HiddenFate};
+use crate::files::path::RelPath;
+use crate::files::plan::{self, Policy, Reason, Step, Target, View};
+use crate::files::row::{Base, PathRow};
+use crate::ids::{ConnId, PeerId, RootId, Uuid};
+use crate::index::author::{self, Author, Unmade};
+use crate::index::check::check_limits;
+use crate::index::clock::Clock;
+use crate::index::codec::PeerTable;
+use crate::index::merge;
+use crate::index::record::{EntryContent, Record};
+use crate::share::finish;
+use crate::share::link::PeerLink;
+use crate::share::pipeline::{Effects, Op};
+use crate::share::progress::Progress;
+use crate::share::task::Task;
+use crate::share::txn::{Miss, Txn};
+use crate::share::work::Work;
+use crate::time::Now;
+
+/// All that a decision may look at and change.
+pub struct Judge<'a> {
+    /// The share's number.
+    pub root: RootId,
+    /// Our identity.
+    pub keys: &'a Arc<PeerKeys>,
+    /// The level held here.
+    pub level: Option<Level>,
+    /// What becomes of contents without base.
+    pub existing: Existing,
+    /// Disk work under way.
+    pub work: &'a Work,
+    /// Open links.
+    pub links: &'a BTreeMap<ConnId, PeerLink>,
+    /// Installs that were under way when the last run ended.
+    pub intents: &'a BTreeMap<RelPath, Arc<Record>>,
+    /// The time.
+    pub now: Now,
+    /// The view of the store.
+    pub txn: &'a mut Txn,
+    /// What the commit will store.
+    pub progress: &'a mut Progress,
+    /// What happens after it.
+    pub effects: &'a mut Effects,
+    /// The peers' numbers.
+    pub peers: &'a PeerTable,
+    /// Names that peers gave themselves.
+    pub names: &'a BTreeMap<PeerId, String>,
+    /// First half of the uuids of new records.
+    pub uuid_prefix: [u8; 8],
+}
+
+/// Notes what an operation will surely need, so that its first decision finds it.
+pub fn prefetch(txn: &mut Txn, op: &Op) {
+    match op {
+        Op::Remote { record, .. } => {
+            let _ = txn.record(record.uuid);
+            if let Some(path) = RelPath::from_key(&record.key) {
+                let _ = txn.row(&path);
+            }
+        }
+        Op::Knowledge { .. } | Op::LookedThrough => {}
+        Op::Resolve { path, .. } => drop(txn.row(path)),
+        Op::Local(items) => items.iter().for_each(|item| drop(txn.row(&item.path))),
+        Op::Finish(items) => items.iter().for_each(|item| drop(txn.row(&item.path))),
+        Op::Plan(paths) => paths.iter().for_each(|path| drop(txn.row(path))),
+    }
+}
+
+/// Everything that is known of one path.
+pub(super) struct Scene {
+    pub(super) row: PathRow,
+    pub(super) live: Vec<Arc<Record>>,
+    pub(super) base: Option<Arc<Record>>,
+    pub(super) base_now: Option<Arc<Record>>,
+    pub(super) dead: Vec<Arc<Record>>,
+    pub(super) implied_dir: bool,
+}
+
+impl Scene {
+    /// The live record that the path shows.
+    fn shown(&self) -> Option<Arc<Record>> {
+        let live: Vec<&Record> = self.live.iter().map(AsRef::as_ref).collect();
+        let shown = conflict::shown(&live, self.implied_dir)?;
+        self.live.iter().find(|record| record.uuid == shown.uuid).cloned()
+    }
+
+    pub(super) fn dead_refs(&self) -> Vec<&Record> {
+        self.dead.iter().map(AsRef::as_ref).collect()
+    }
+
+    pub(super) fn view<'a>(
+        &'a self,
+        path: &'a RelPath,
+        dead: &'a [&'a Record],
+        target: Target,
+        conflict_made: bool,
+        policy: Policy,
+    ) -> View<'a> {
+        let live: Vec<&'a Record> = self.live.iter().map(AsRef::as_ref).collect();
+        View {
+            path,
+            row: &self.row,
+            shown: conflict::shown(&live, self.implied_dir),
+            implied_dir: self.implied_dir,
+            base: self.base.as_deref(),
+            base_now: self.base_now.as_deref(),
+            target,
+            dead,
+            conflict_made,
+            policy,
+        }
+    }
+}
+
+impl Judge<'_> {
+    /// Decides one operation. All of it is gone through even after a miss, so that one load brings all that is needed.
+    pub fn op(&mut self, op: &Op) -> Result<(), Miss> {
+        match op {
+            Op::Remote { conn, record, at } => {
+                if let Some(at) = at {
+                    self.effects.resume.insert(*conn, *at);
+                }
+                self.effects.done_from.push(*conn);
+                self.remote(*conn, record)
+            }
+            Op::Knowledge { conn, knowledge, current } => {
+                self.effects.done_from.push(*conn);
+                self.knowledge(*conn, knowledge, *current);
+                Ok(())
+            }
+            Op::Local(items) => self.local(items),
+            Op::Resolve { path, keep } => self.resolve(path, *keep),
+            Op::Finish(items) => all(items, |item| finish::apply(self.txn, self.root, item, self.effects)),
+            Op::Plan(paths) => all(paths, |path| self.look(path)),
+            Op::LookedThrough => {
+                self.progress.looked_through = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Who authors changes here, and with what time.
+    pub(super) fn author(&self) -> Author {
+        Author { peer: self.keys.id(), rev: self.progress.revision, wall: self.now.wall }
+    }
+
+    /// Stores a version that was authored here.
+    pub(super) fn put_authored(&mut self, author: &Author, record: Record) -> Result<(), Miss> {
+        self.txn.put_record(record)?;
+        self.progress.revision = author.rev;
+        self.progress.knowledge.set(author.peer, author.rev);
+        Ok(())
+    }
+
+    /// Says why a change was not made, unless there was none.
+    pub(super) fn unmade(&mut self, path: &RelPath, why: Unmade) {
+        match why {
+            Unmade::Same => {}
+            // The identity is about to be replaced; the path is looked at again under the new one.
+            Unmade::Contradicted => self.effects.identity_lost = true,
+            Unmade::NoRevision | Unmade::NoTime => {
+                self.effects.notices.push(format!("{}: no more changes can be numbered.", path.as_str()));
+            }
+            Unmade::Refused(why) => {
+                self.effects.notices.push(format!("{}: cannot be recorded: {why}.", path.as_str()));
+            }
+        }
+    }
+
+    fn is_writer(&self, conn: ConnId) -> bool {
+        self.links.get(&conn).is_some_and(|link| link.writer)
+    }
+
+    fn remote(&mut self, conn: ConnId, record: &Record) -> Result<(), Miss> {
+        if self.is_writer(conn) && record.clock.get(self.keys.id()) > self.progress.revision {
+            // Our own identity wrote something that this store does not know (protocol §7, case c).
+            self.effects.identity_lost = true;
+            return Ok(());
+        }
+        if !self.peers.admits(record) {
+            self.effects.misbehaved.push((conn, "a record names more peers than a share can have"));
+            return Ok(());
+        }
+        let Some(stored) = self.txn.record(record.uuid)? else {
+            self.txn.put_record(record.clone())?;
+            self.effects.from_link.push((conn, self.txn.arrival));
+            return Ok(());
+        };
+        let merged = merge::merge(&stored, record);
+        if let Some(fault) = merged.fault {
+            log::warn!("record {} of {conn:?}: {fault:?} join", record.uuid);
+            self.effects.faults += 1;
+        }
+        if merged.changed && check_limits(&merged.record).is_err() {
+            // Two legal versions whose join is none: the stored one stays, and the peer keeps its own.
+            self.effects.faults += 1;
+            return Ok(());
+        }
+        if merged.changed {
+            self.txn.put_record(merged.record)?;
+            if !merged.answers {
+                self.effects.from_link.push((conn, self.txn.arrival));
+            }
+        }
+        Ok(())
+    }
+
+    fn knowledge(&mut self, conn: ConnId, knowledge: &Clock, current: bool) {
+        if self.effects.identity_lost {
+            // A record before it was passed over, so its word would claim too much.
+            return;
+        }
+        if self.is_writer(conn) {
+            if knowledge.get(self.keys.id()) > self.progress.revision {
+                self.effects.identity_lost = true;
+                return;
+            }
+            self.progress.knowledge.join(knowledge);
+            if current {
+                self.progress.caught_up = true;
+                self.effects.caught_up.push(conn);
+            }
+        }
+        self.effects.peer_knowledge.push((conn, knowledge.clone()));
+    }
+
+    /// Looks at one pending path.
+    fn look(&mut self, path: &RelPath) -> Result<(), Miss> {
+        if self.work.is_busy(path) {
+            return Ok(());
+        }
+        let scene = self.scene(path)?;
+        let live_refs: Vec<&Record> = scene.live.iter().map(AsRef::as_ref).collect();
+        let known = self.knows(live_refs.iter().copied().chain(scene.base_now.as_deref()));
+        // A file is hidden as well where live records lie beneath its key: then its path is a directory.
+        let hides = scene.live.len() > 1 || scene.implied_dir && !scene.live.is_empty();
+        if hides && self.may_author() && known {
+            return self.resolve_hidden(path, &live_refs, scene.implied_dir);
+        }
+        let conflict_made = match &scene.base {
+            Some(base) if scene.base_now.as_deref().is_some_and(|now| merge::conflicts(now, base)) => {
+                let (_, uuid) = conflict::conflict_id(base.uuid, &base.value_change);
+                self.txn.record(uuid)?.is_some()
+            }
+            _ => false,
+        };
+        let target = self.target(path, scene.base_now.as_deref())?;
+        let policy =
+            Policy { author: self.may_author(), caught_up: self.progress.caught_up, known, ..Policy::FULL };
+        let dead = scene.dead_refs();
+        let view = scene.view(path, &dead, target, conflict_made, policy);
+        // Contents that were there before attaching, and the user wants the club's instead; or a peer that may not
+        // author.
+        let replaced = self.existing == Existing::Replace && scene.row.base == Base::None;
+        let step = match plan::plan(&view) {
+            Step::LocalChange if replaced || !self.may_author() => plan::put_back(&view),
+            step => step,
+        };
+        let shown = scene.shown();
+        self.carry_out(path, scene.row, step, shown, scene.base, scene.base_now)
+    }
+
+    /// Loads everything that is known of a path.
+    pub(super) fn scene(&mut self, path: &RelPath) -> Result<Scene, Miss> {
+        let row = self.txn.row(path)?;
+        let live = self.txn.live_records(&row);
+        let base = self.txn.base_of(&row);
+        let base_now = row.base_uuid().map(|uuid| self.txn.record(uuid)).transpose();
+        let dead = if row.live.is_empty() { self.txn.dead_records(&row) } else { Ok(Vec::new()) };
+        let (live, base, base_now, dead) = (live?, base?, base_now?.flatten(), dead?);
+        // Where a directory is shown anyway, it does not matter what lies beneath.
+        let implied_dir = !live.iter().any(|record| record.is_dir()) && self.txn.live_beneath(path)?;
+        Ok(Scene { row, live, base, base_now, dead, implied_dir })
+    }
+
+    pub(super) fn may_author(&self) -> bool {
+        self.level == Some(Level::ReadWrite)
+    }
+
+    /// Whether K covers everything that these versions have seen.
+    fn knows<'r>(&self, mut records: impl Iterator<Item = &'r Record>) -> bool {
+        records.all(|record| self.progress.knowledge.covers(&record.clock))
+    }
+
+    /// What stands where the base's record moved to.
+    fn target(&mut self, path: &RelPath, base_now: Option<&Record>) -> Result<Target, Miss> {
+        let Some(now) = base_now.filter(|now| !now.deleted() && !path.is_key(&now.key)) else {
+            return Ok(Target::Free);
+        };
+        let Some(to) = RelPath::from_key(&now.key) else { return Ok(Target::Free) };
+        let there = self.txn.row(&to)?;
+        if there.disk.is_none() {
+            // Being brought there already: then it need not be moved.
+            return Ok(if self.work.is_busy(&to) { Target::Taken } else { Target::Free });
+        }
+        if there.base_uuid() == Some(now.uuid) {
+            return Ok(Target::Holds);
+        }
+        self.ring(path, &there)
+    }
+
+    /// Whether what stands at a target waits, directly or over others, for `path`.
+    fn ring(&mut self, path: &RelPath, there: &PathRow) -> Result<Target, Miss> {
+        let mut row = there.clone();
+        for _ in 0..RING_MAX {
+            let Some(uuid) = row.base_uuid() else { return Ok(Target::Taken) };
+            let Some(record) = self.txn.record(uuid)? else { return Ok(Target::Taken) };
+            let Some(next) = RelPath::from_key(&record.key).filter(|_| !record.deleted()) else {
+                return Ok(Target::Taken);
+            };
+            if next == *path {
+                return Ok(Target::Cycle);
+            }
+            row = self.txn.row(&next)?;
+            if row.disk.is_none() || row.base_uuid() == Some(uuid) {
+                return Ok(Target::Taken);
+            }
+        }
+        Ok(Target::Cycle)
+    }
+
+    /// Gives hidden records another key, or deletes what is the same as the shown one.
+    fn resolve_hidden(&mut self, path: &RelPath, live: &[&Record], implied_dir: bool) -> Result<(), Miss> {
+        for (uuid, fate) in conflict::resolve(live, implied_dir, path) {
+            let Some(record) = live.iter().find(|record| record.uuid == uuid) else { continue };
+            let mut author = self.author();
+            let made = match fate {
+                HiddenFate::Rename(to) => author::move_to(&mut author, record, to.to_key()),
+                HiddenFate::Delete => author::delete(&mut author, record),
+            };
+            match made {
+                Ok(record) => self.put_authored(&author, record)?,
+                Err(why) => self.unmade(path, why),
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(
+        &mut self,
+        path: &RelPath,
+        mut row: PathRow,
+        step: Step,
+        shown: Option<Arc<Record>>,
+        base: Option<Arc<Record>>,
+        base_now: Option<Arc<Record>>,
+    ) -> Result<(), Miss> {
+        match step {
+            Step::Nothing => {}
+            Step::Adopt { uuid } => {
+                row.base = Base::Index(uuid);
+                row.implied = false;
+                self.txn.put_row(path, row);
+            }
+            Step::Forget => {
+                row.base = Base::None;
+                self.txn.put_row(path, row);
+            }
+            Step::KeepImplied => {
+                row.base = Base::None;
+                row.implied = true;
+                self.txn.put_row(path, row);
+            }
+            Step::SetMeta { stamp, mode, mtime_ns, .. } => {
+                if let Some(version) = shown {
+                    let path = path.clone();
+                    self.effects.tasks.push(Task::SetMeta { path, stamp, version, mode, mtime_ns });
+                }
+            }
+            Step::MakeDir { .. } => {
+                self.effects.tasks.push(Task::MakeDir { path: path.clone(), version: shown });
+            }
+            Step::PutLink { replaces, .. } | Step::BringFile { replaces, .. } => {
+                if let Some(version) = shown {
+                    return self.bring(path, version, replaces, base, base_now);
+                }
+            }
+            Step::MoveTo { to, stamp } => {
+                if let (Some(version), false) = (base, self.work.is_busy(&to)) {
+                    let from = path.clone();
+                    self.effects.tasks.push(Task::Rename { from, to, stamp, version });
+                }
+            }
+            Step::Remove { stamp } | Step::RemoveDir { stamp } => {
+                if base.is_some() && !self.saved_as_conflict(&base, &base_now)? {
+                    return Ok(());
+                }
+                self.effects.tasks.push(Task::Remove { path: path.clone(), stamp });
+            }
+            Step::LocalChange => self.effects.again.push(path.clone()),
+            Step::Conflict => {
+                if let Some(loser) = base {
+                    return self.make_conflict(path, &loser);
+                }
+            }
+            Step::Rewrite => {
+                if let (Some(loser), Some(stored)) = (base, base_now) {
+                    let mut author = self.author();
+                    match author::take_place(&mut author, &stored, &loser) {
+                        Ok(record) => self.put_authored(&author, record)?,
+                        Err(why) => self.unmade(path, why),
+                    }
+                }
+            }
+            Step::Wait(reason) => {
+                if reason == Reason::NotKnown {
+                    self.effects.unknown += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has content brought to a path: from this disk where it is at hand.
+    fn bring(
+        &mut self,
+        path: &RelPath,
+        version: Arc<Record>,
+        replaces: Option<crate::io::disk::Stamp>,
+        base: Option<Arc<Record>>,
+        base_now: Option<Arc<Record>>,
+    ) -> Result<(), Miss> {
+        if replaces.is_some() && !self.saved_as_conflict(&base, &base_now)? {
+            return Ok(());
+        }
+        let mut local = None;
+        if let Some(EntryContent::File { size, sha256 }) = version.content()
+            && *size > 0
+        {
+            let content = EntryContent::File { size: *size, sha256: *sha256 };
+            let paths = self.txn.paths_with(sha256)?;
+            let rows = all_of(&paths, |from| self.txn.row(from))?;
+            // The file that this record was, under another name: it is renamed when its own turn comes, which is
+            // in the same sweep.
+            for (from, row) in paths.iter().zip(rows) {
+                let Some(disk) = row.disk.as_ref().filter(|disk| disk.content == content) else { continue };
+                if row.base_uuid() == Some(version.uuid)
+                    && replaces.is_none()
+                    && !row.live.contains(&version.uuid)
+                {
+                    if self.work.is_busy(from) {
+                        return Ok(());
+                    }
+                    let Some(was) = self.txn.base_of(&row)? else { continue };
+                    let (from, to, stamp) = (from.clone(), path.clone(), disk.stamp);
+                    self.effects.tasks.push(Task::Rename { from, to, stamp, version: was });
+                    return Ok(());
+                }
+                local.get_or_insert((from.clone(), disk.stamp));
+            }
+        }
+        self.effects.tasks.push(Task::Bring { path: path.clone(), version, replaces, local });
+        Ok(())
+    }
+
+    /// Whether the content of a base may go: true unless it is the only copy of a value that lost and whose conflict
+    /// file is not on disk yet.
+    fn saved_as_conflict(
+        &mut self,
+        base: &Option<Arc<Record>>,
+        base_now: &Option<Arc<Record>>,
+    ) -> Result<bool, Miss> {
+        let (Some(base), Some(now)) = (base, base_now) else { return Ok(true) };
+        if !merge::conflicts(now, base) {
+            return Ok(true);
+        }
+        let (_, uuid) = conflict::conflict_id(base.uuid, &base.value_change);
+        let Some(saved) = self.txn.record(uuid)?.filter(|saved| !saved.deleted()) else { return Ok(true) };
+        if saved.content() != base.content() {
+            return Ok(true);
+        }
+        let Some(path) = RelPath::from_key(&saved.key) else { return Ok(true) };
+        let row = self.txn.row(&path)?;
+        Ok(row.base == Base::Index(uuid) && row.disk.is_some())
+    }
+
+    /// Makes the record of a conflict file; its content is brought from the loser's own path.
+    fn make_conflict(&mut self, path: &RelPath, loser: &Record) -> Result<(), Miss> {
+        let Some(file) = conflict::conflict_file(loser, path) else { return Ok(()) };
+        let existing = self.txn.record(file.uuid)?;
+        let mut author = self.author();
+        let winner = file.value.conflict_source.unwrap_or(loser.uuid);
+        match author::conflict_copy(&mut author, loser, winner, file.path.to_key(), file.uuid) {
+            Ok(record) => {
+                let record = match existing {
+                    Some(stored) => merge::join(&stored, &record),
+                    None => record,
+                };
+                let who = self.who(loser.value_change.peer);
+                self.effects.notices.push(format!(
+                    "{}: changed here and elsewhere at once; the version of {who} is kept as {}.",
+                    path.as_str(),
+                    file.path.name()
+                ));
+                self.put_authored(&author, record)
+            }
+            Err(why) => {
+                self.unmade(path, why);
+                Ok(())
+            }
+        }
+    }
+
+    fn who(&self, peer: PeerId) -> String {
+        if peer == self.keys.id() {
+            return "this computer".to_string();
+        }
+        self.names.get(&peer).cloned().unwrap_or_else(|| super::short_id(peer))
+    }
+
+    /// A new record's name.
+    pub(super) fn new_uuid(&mut self) -> Uuid {
+        let mut uuid = [0; 16];
+        uuid[..8].copy_from_slice(&self.uuid_prefix);
+        uuid[8..].copy_from_slice(&(self.progress.revision + 1).to_be_bytes());
+        let uuid = Uuid(uuid);
+        // No other run drew this prefix and no other change has this revision, so there is nothing to load.
+        self.txn.note_new(uuid);
+        uuid
+    }
+}
+
+/// How long a chain of moves is followed before it is taken for a ring.
+const RING_MAX: usize = 16;
+
+/// Goes through all items even after a miss.
+pub(super) fn all<T>(items: &[T], mut each: impl FnMut(&T) -> Result<(), Miss>) -> Result<(), Miss> {
+    let mut done = Ok(());
+    for item in items {
+        done = each(item).and(done);
+    }
+    done
+}
+
+/// Gathers one thing per item, going through all items even after a miss.
+fn all_of<T, R>(items: &[T], mut each: impl FnMut(&T) -> Result<R, Miss>) -> Result<Vec<R>, Miss> {
+    let found: Vec<R> = items.iter().map_while(|item| each(item).ok()).collect();
+    if found.len() == items.len() {
+        return Ok(found);
+    }
+    items[found.len()..].iter().for_each(|item| drop(each(item)));
+    Err(Miss)
+}

@@ -1,0 +1,500 @@
+//! One transaction of a share: a view of the store that knows what it lacks.
+//!
+//! Decisions are pure functions over a [`Txn`]. Where one needs a row that is not loaded it gets [`Miss`], the need is
+//! noted, and the whole batch is decided again once everything noted was loaded. Nothing is written until a batch
+//! was decided without a miss; then [`Txn::writes`] gives one commit with every index kept in step.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Bound;
+
+use crate::files::path::RelPath;
+use crate::files::row::{Base, PathRow};
+use crate::files::serve::content_key;
+use crate::ids::{RootId, Sha256, Uuid};
+use crate::index::codec::{self, Damaged, PeerTable};
+use crate::index::record::{EntryContent, Record, Value};
+use crate::io::store::{Query, Row, Space, Write};
+use crate::share::layout;
+
+/// A row that a decision needs is not loaded yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Miss;
+
+/// Something that a decision needs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    Record(Uuid),
+    Row(RelPath),
+    Content(Sha256),
+    Beneath(RelPath),
+}
+
+/// How many paths with one content a decision looks at.
+const CONTENT_PATHS_MAX: u32 = 8;
+/// How many rows beneath a path are looked at to learn whether a live record is among them: at first,
+const BENEATH_ROWS: u32 = 512;
+/// and then, where many tombstones lie there, at once.
+const BENEATH_ROWS_MORE: u32 = 4096;
+
+/// What is known of what lies beneath a path.
+#[derive(Clone, Debug, Default)]
+struct Beneath {
+    /// Paths with live records.
+    live: Vec<RelPath>,
+    /// Where the rows begin that were not looked at yet.
+    next: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Debug)]
+struct StoredRecord {
+    record: Arc<Record>,
+    arrival: u64,
+}
+
+/// What a share counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Live files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Paths that are not at their index version.
+    pub pending: u64,
+    /// Bytes of their contents.
+    pub pending_bytes: u64,
+    /// Live conflict files.
+    pub conflicts: u64,
+}
+
+/// A view of the store with changes on top.
+#[derive(Debug)]
+pub struct Txn {
+    root: RootId,
+    records: BTreeMap<Uuid, Option<StoredRecord>>,
+    rows: BTreeMap<RelPath, PathRow>,
+    content: BTreeMap<Sha256, Vec<RelPath>>,
+    /// What is known of what lies beneath paths.
+    beneath: BTreeMap<RelPath, Beneath>,
+    new_records: BTreeMap<Uuid, StoredRecord>,
+    new_rows: BTreeMap<RelPath, PathRow>,
+    extra: Vec<Write>,
+    /// Contents that can be read here from now on.
+    pub appeared: Vec<Sha256>,
+    missing: BTreeSet<Need>,
+    asked: Vec<Need>,
+    /// Totals with the changes of this transaction.
+    pub totals: Totals,
+    /// The last arrival number given out, with the changes of this transaction.
+    pub arrival: u64,
+}
+
+impl Txn {
+    /// An empty view.
+    pub fn new(root: RootId, totals: Totals, arrival: u64) -> Txn {
+        Txn {
+            root,
+            records: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            content: BTreeMap::new(),
+            beneath: BTreeMap::new(),
+            new_records: BTreeMap::new(),
+            new_rows: BTreeMap::new(),
+            extra: Vec::new(),
+            appeared: Vec::new(),
+            missing: BTreeSet::new(),
+            asked: Vec::new(),
+            totals,
+            arrival,
+        }
+    }
+
+    /// Forgets all changes, so that the batch can be decided again.
+    pub fn restart(&mut self, totals: Totals, arrival: u64) {
+        self.new_records.clear();
+        self.new_rows.clear();
+        self.extra.clear();
+        self.totals = totals;
+        self.arrival = arrival;
+    }
+
+    /// The look-ups for everything that was missed; empty if nothing was.
+    pub fn take_queries(&mut self) -> Vec<Query> {
+        self.asked = core::mem::take(&mut self.missing).into_iter().collect();
+        let root = self.root;
+        self.asked
+            .iter()
+            .map(|need| match need {
+                Need::Record(uuid) => {
+                    Query::Get { space: Space::Record, key: layout::record_key(root, *uuid) }
+                }
+                Need::Row(path) => Query::Get { space: Space::Path, key: layout::path_key(root, path) },
+                Need::Content(sha256) => {
+                    let (start, end) = layout::content_range(root, sha256);
+                    Query::Range { space: Space::Content, start, end, limit: CONTENT_PATHS_MAX }
+                }
+                Need::Beneath(path) => {
+                    let (first, end) = layout::beneath(root, path);
+                    let (start, limit) = match self.beneath.get(path).and_then(|known| known.next.clone()) {
+                        Some(next) => (next, BENEATH_ROWS_MORE),
+                        None => (first, BENEATH_ROWS),
+                    };
+                    Query::Range { space: Space::Path, start, end, limit }
+                }
+            })
+            .collect()
+    }
+
+    /// Takes the answers to [`Txn::take_queries`].
+    pub fn loaded(&mut self, answers: Vec<Vec<Row>>, peers: &PeerTable) -> Result<(), Damaged> {
+        for (need, rows) in core::mem::take(&mut self.asked).into_iter().zip(answers) {
+            match need {
+                Need::Record(uuid) => {
+                    let stored = match rows.first() {
+                        Some((_, value)) => Some(decode_stored(value, peers)?),
+                        None => None,
+                    };
+                    self.records.insert(uuid, stored);
+                }
+                Need::Row(path) => {
+                    let row = match rows.first() {
+                        Some((_, value)) => PathRow::decode(value, peers)?,
+                        None => PathRow::default(),
+                    };
+                    self.rows.insert(path, row);
+                }
+                Need::Content(sha256) => {
+                    let paths =
+                        rows.iter().filter_map(|(key, _)| RelPath::from_sort_key(key.get(36..)?)).collect();
+                    self.content.insert(sha256, paths);
+                }
+                Need::Beneath(path) => {
+                    let known = self.beneath.entry(path).or_default();
+                    for (key, value) in &rows {
+                        if !PathRow::decode(value, peers)?.live.is_empty() {
+                            known.live.extend(layout::path_of_key(key));
+                        }
+                    }
+                    let limit = if known.next.is_some() { BENEATH_ROWS_MORE } else { BENEATH_ROWS };
+                    known.next = rows.last().filter(|_| rows.len() == limit as usize).map(|(key, _)| {
+                        let mut key = key.clone();
+                        key.push(0);
+                        key
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A record, as this transaction leaves it.
+    pub fn record(&mut self, uuid: Uuid) -> Result<Option<Arc<Record>>, Miss> {
+        if let Some(stored) = self.new_records.get(&uuid) {
+            return Ok(Some(stored.record.clone()));
+        }
+        match self.records.get(&uuid) {
+            Some(stored) => Ok(stored.as_ref().map(|s| s.record.clone())),
+            None => {
+                self.missing.insert(Need::Record(uuid));
+                Err(Miss)
+            }
+        }
+    }
+
+    /// Notes that no record has this name yet.
+    pub fn note_new(&mut self, uuid: Uuid) {
+        self.records.entry(uuid).or_insert(None);
+    }
+
+    /// A path's row, as this transaction leaves it; an empty one where nothing is known.
+    pub fn row(&mut self, path: &RelPath) -> Result<PathRow, Miss> {
+        if let Some(row) = self.new_rows.get(path).or_else(|| self.rows.get(path)) {
+            return Ok(row.clone());
+        }
+        self.missing.insert(Need::Row(path.clone()));
+        Err(Miss)
+    }
+
+    /// Paths that held this content when the transaction began (at most eight).
+    pub fn paths_with(&mut self, sha256: &Sha256) -> Result<Vec<RelPath>, Miss> {
+        match self.content.get(sha256) {
+            Some(paths) => Ok(paths.clone()),
+            None => {
+                self.missing.insert(Need::Content(*sha256));
+                Err(Miss)
+            }
+        }
+    }
+
+    /// Whether a live record lies beneath a path, as this transaction leaves it.
+    pub fn live_beneath(&mut self, path: &RelPath) -> Result<bool, Miss> {
+        let changed = self.new_rows.range((Bound::Excluded(path), Bound::Unbounded));
+        if changed.take_while(|(p, _)| p.is_beneath(path)).any(|(_, row)| !row.live.is_empty()) {
+            return Ok(true);
+        }
+        match self.beneath.get(path) {
+            Some(known) if known.live.iter().any(|path| !self.new_rows.contains_key(path)) => Ok(true),
+            Some(Beneath { next: None, .. }) => Ok(false),
+            _ => {
+                self.missing.insert(Need::Beneath(path.clone()));
+                Err(Miss)
+            }
+        }
+    }
+
+    /// The live records of a row, loaded.
+    pub fn live_records(&mut self, row: &PathRow) -> Result<Vec<Arc<Record>>, Miss> {
+        self.all_records(&row.live)
+    }
+
+    /// The tombstones that a row remembers, loaded.
+    pub fn dead_records(&mut self, row: &PathRow) -> Result<Vec<Arc<Record>>, Miss> {
+        self.all_records(&row.dead)
+    }
+
+    fn all_records(&mut self, uuids: &[Uuid]) -> Result<Vec<Arc<Record>>, Miss> {
+        let mut found = Vec::with_capacity(uuids.len());
+        let mut missed = false;
+        for &uuid in uuids {
+            match self.record(uuid) {
+                Ok(record) => found.extend(record),
+                Err(Miss) => missed = true,
+            }
+        }
+        if missed { Err(Miss) } else { Ok(found) }
+    }
+
+    /// The version that a row's disk content is.
+    pub fn base_of(&mut self, row: &PathRow) -> Result<Option<Arc<Record>>, Miss> {
+        match &row.base {
+            Base::None => Ok(None),
+            Base::Index(uuid) => self.record(*uuid),
+            Base::Older(record) => Ok(Some(Arc::new((**record).clone()))),
+        }
+    }
+
+    /// Sets a row.
+    pub fn put_row(&mut self, path: &RelPath, row: PathRow) {
+        self.new_rows.insert(path.clone(), row);
+    }
+
+    /// Adds a write that the transaction itself knows nothing of.
+    pub fn put_extra(&mut self, write: Write) {
+        self.extra.push(write);
+    }
+
+    /// Something went away from a path: a directory that stood only for it is to be looked at.
+    pub fn emptied(&mut self, path: &RelPath) -> Result<(), Miss> {
+        if let Some(dir) = path.parent().filter(|dir| !dir.is_root()) {
+            let mut row = self.row(&dir)?;
+            if row.recheck_dir() {
+                self.put_row(&dir, row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores a version of a record and keeps rows and totals in step. Needs the record and the rows of its old and
+    /// new key.
+    pub fn put_record(&mut self, record: Record) -> Result<(), Miss> {
+        let uuid = record.uuid;
+        let old = self.record(uuid)?;
+        let new_path = RelPath::from_key(&record.key);
+        let old_path = old.as_ref().and_then(|old| RelPath::from_key(&old.key));
+        // Both rows first, so that a miss leaves nothing half done.
+        let new_row = new_path.as_ref().map(|path| self.row(path)).transpose()?;
+        if let Some(path) = &old_path {
+            self.row(path)?;
+        }
+        let was_live = old.as_ref().is_some_and(|old| !old.deleted());
+        if let Some(path) = old_path.as_ref().filter(|_| was_live)
+            && (record.deleted() || new_path.as_ref() != Some(path))
+        {
+            self.emptied(path)?;
+        }
+
+        if let (Some(old), Some(path)) = (&old, &old_path) {
+            let mut row = self.row(path)?;
+            row.remove_record(uuid);
+            if !same_on_disk(old, &record) {
+                row.keep_base(old);
+            }
+            self.put_row(path, row);
+        }
+        if let (Some(path), Some(row)) = (&new_path, new_row) {
+            // The old key may be the new one: take what was just put.
+            let mut row = if old_path.as_ref() == Some(path) { self.row(path)? } else { row };
+            if record.deleted() {
+                row.add_dead(uuid);
+            } else {
+                row.add_live(uuid);
+            }
+            self.put_row(path, row);
+        }
+        if let Some(old) = &old {
+            self.count(old, false);
+        }
+        self.count(&record, true);
+        self.arrival += 1;
+        let stored = StoredRecord { record: Arc::new(record), arrival: self.arrival };
+        self.new_records.insert(uuid, stored);
+        Ok(())
+    }
+
+    fn count(&mut self, record: &Record, add: bool) {
+        if record.deleted() {
+            return;
+        }
+        let Value::Entry(entry) = &record.value else { return };
+        let EntryContent::File { size, .. } = entry.content else { return };
+        let conflict = u64::from(entry.conflict_source.is_some());
+        let Totals { files, bytes, conflicts, .. } = &mut self.totals;
+        if add {
+            *files += 1;
+            *bytes = bytes.saturating_add(size);
+            *conflicts += conflict;
+        } else {
+            *files = files.saturating_sub(1);
+            *bytes = bytes.saturating_sub(size);
+            *conflicts = conflicts.saturating_sub(conflict);
+        }
+    }
+
+    /// Whether anything was missed since the last load.
+    pub fn has_missing(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
+    /// All changes as writes of one commit; updates the totals of what is pending. Peers that are new are added to
+    /// `peers`, which the caller stores in the same commit.
+    pub fn writes(&mut self, peers: &mut PeerTable) -> Vec<Write> {
+        let root = self.root;
+        let mut writes = core::mem::take(&mut self.extra);
+        for (uuid, stored) in &self.new_records {
+            if let Some(Some(old)) = self.records.get(uuid) {
+                writes.push(Write::Delete {
+                    space: Space::Arrival,
+                    key: layout::arrival_key(root, old.arrival),
+                });
+            }
+            writes.push(Write::Put {
+                space: Space::Arrival,
+                key: layout::arrival_key(root, stored.arrival),
+                value: uuid.0.to_vec(),
+            });
+            let mut value = stored.arrival.to_be_bytes().to_vec();
+            codec::encode_record(&stored.record, peers, &mut value);
+            writes.push(Write::Put { space: Space::Record, key: layout::record_key(root, *uuid), value });
+        }
+        let rows = core::mem::take(&mut self.new_rows);
+        for (path, mut row) in rows {
+            row.pending = self.pending_bytes(&row);
+            let old = self.rows.get(&path);
+            if old == Some(&row) {
+                continue;
+            }
+            self.index_row(&path, old.cloned().unwrap_or_default(), &row, &mut writes);
+            let key = layout::path_key(root, &path);
+            if row.is_empty() {
+                writes.push(Write::Delete { space: Space::Path, key });
+            } else {
+                let mut value = Vec::new();
+                row.encode(peers, &mut value);
+                writes.push(Write::Put { space: Space::Path, key, value });
+            }
+        }
+        writes
+    }
+
+    /// Keeps the indexes over rows, and the totals, in step with a row's change.
+    fn index_row(&mut self, path: &RelPath, old: PathRow, new: &PathRow, writes: &mut Vec<Write>) {
+        let root = self.root;
+        let (was, is) = (content_of(&old), content_of(new));
+        let stamp = |row: &PathRow| row.disk.as_ref().map(|disk| disk.stamp);
+        if was != is || stamp(&old) != stamp(new) {
+            self.appeared.extend(is);
+        }
+        if was != is {
+            if let Some(sha256) = was {
+                writes.push(Write::Delete { space: Space::Content, key: content_key(root, &sha256, path) });
+            }
+            if let Some(sha256) = is {
+                let key = content_key(root, &sha256, path);
+                writes.push(Write::Put { space: Space::Content, key, value: Vec::new() });
+            }
+        }
+        if old.pending != new.pending {
+            let key = layout::path_key(root, path);
+            if let Some(bytes) = old.pending {
+                self.totals.pending = self.totals.pending.saturating_sub(1);
+                self.totals.pending_bytes = self.totals.pending_bytes.saturating_sub(bytes);
+            }
+            match new.pending {
+                Some(bytes) => {
+                    self.totals.pending += 1;
+                    self.totals.pending_bytes = self.totals.pending_bytes.saturating_add(bytes);
+                    if old.pending.is_none() {
+                        writes.push(Write::Put { space: Space::Pending, key, value: Vec::new() });
+                    }
+                }
+                None => writes.push(Write::Delete { space: Space::Pending, key }),
+            }
+        }
+    }
+
+    /// How many bytes a row still wants; `None` if it is in step. The live records were loaded by whoever put the
+    /// row; one that was not counts as 0 bytes, which only the display shows.
+    fn pending_bytes(&self, row: &PathRow) -> Option<u64> {
+        let in_step = match (&row.base, row.live.as_slice()) {
+            (Base::Index(base), [only]) => base == only && row.disk.is_some(),
+            (Base::None, []) => row.disk.is_none() || row.implied,
+            (Base::Index(_), []) => row.is_left_dir() && !row.is_dir_to_check(),
+            _ => false,
+        };
+        if in_step {
+            return None;
+        }
+        let size = |uuid: &Uuid| {
+            let record = match self.new_records.get(uuid) {
+                Some(stored) => Some(&stored.record),
+                None => self.records.get(uuid).and_then(|s| s.as_ref()).map(|s| &s.record),
+            };
+            match record.map(|r| &r.value) {
+                Some(Value::Entry(entry)) => match entry.content {
+                    EntryContent::File { size, .. } => size,
+                    _ => 0,
+                },
+                _ => 0,
+            }
+        };
+        Some(row.live.iter().map(size).max().unwrap_or(0))
+    }
+}
+
+/// Whether two versions of a record look the same on disk: then content that is the one is the other as well.
+pub fn same_on_disk(a: &Record, b: &Record) -> bool {
+    a.key == b.key && a.looks_like(b)
+}
+
+/// The digest of what lies at a path, if it may be named to others: only what the club has a record of.
+fn content_of(row: &PathRow) -> Option<Sha256> {
+    match (&row.disk, &row.base) {
+        (_, Base::None) | (None, _) => None,
+        (Some(disk), _) => match disk.content {
+            EntryContent::File { sha256, .. } => Some(sha256),
+            _ => None,
+        },
+    }
+}
+
+/// Reads a stored record and its arrival number.
+pub fn decode_stored_record(value: &[u8], peers: &PeerTable) -> Result<(Record, u64), Damaged> {
+    let (arrival, mut rest) = value.split_first_chunk::<8>().ok_or(Damaged)?;
+    Ok((codec::decode_record(&mut rest, peers)?, u64::from_be_bytes(*arrival)))
+}
+
+fn decode_stored(value: &[u8], peers: &PeerTable) -> Result<StoredRecord, Damaged> {
+    let (record, arrival) = decode_stored_record(value, peers)?;
+    Ok(StoredRecord { record: Arc::new(record), arrival })
+}

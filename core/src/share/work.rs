@@ -1,0 +1,774 @@
+//! Brings paths to their index version: sweeps over what is pending, carries the plan's tasks out on disk, and groups
+//! installs so that durability costs little (sync.md, "Bringing a path to a version").
+//!
+//! Owns disk work under way and what failed; decides nothing about records.
+
+mod install;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::engine::outbox::Outbox;
+use crate::files::archive_name::archive_folder;
+use crate::files::fetch::{FetchError, Fetcher, Want};
+use crate::files::path::RelPath;
+use crate::files::plan::wanted_meta;
+use crate::files::reconcile::GRAIN_DEFAULT;
+use crate::ids::{RootId, TempId, Token};
+use crate::index::codec::PeerTable;
+use crate::index::record::{EntryContent, Record, Value};
+use crate::io::disk::{DiskDone, DiskError, DiskOp, Kind, Remove, SetMeta, Stage, StageContent, Stamp};
+use crate::io::store::{Query, Space, StoreDone, StoreError, StoreOp};
+use crate::share::finish::{Finished, Outcome};
+use crate::share::layout;
+use crate::share::task::Task;
+use crate::time::{Instant, Now};
+
+/// Paths that may be in work at once.
+const TASKS_MAX: usize = 6000;
+/// Paths of one page of a sweep.
+const PAGE: u32 = 500;
+/// Items of one install group.
+const GROUP_ITEMS_MAX: usize = 512;
+/// Groups that may be under way at once: one is flushed while the next is written.
+const GROUPS_MAX: usize = 3;
+/// How long a finished download waits for company while others are still under way.
+const GROUP_WAIT: Duration = Duration::from_millis(20);
+/// Failures that are remembered with their reason.
+const FAILURES_MAX: usize = 10_000;
+/// The first pause before a failed path is tried again; it doubles up to the last.
+const RETRY_FIRST: Duration = Duration::from_secs(2);
+const RETRY_LAST: Duration = Duration::from_secs(300);
+/// Items of one disk operation, so that more than one thread of the pool has work.
+const PER_OP: usize = 64;
+
+/// Why a path could not be brought to its version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The disk said no.
+    Disk(DiskError),
+    /// No peer that is connected has the content.
+    NotAvailable,
+    /// What a peer sent was not what the record says.
+    WrongContent,
+}
+
+/// A path that failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// Why.
+    pub trouble: Trouble,
+    retry_at: Instant,
+    pause: Duration,
+    /// Whether its time has come, and the next sweep takes it.
+    due: bool,
+    /// The last sweep that found the path pending.
+    sweep: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Ready {
+    path: RelPath,
+    version: Arc<Record>,
+    temp: TempId,
+    replaces: Option<Stamp>,
+    /// Whether missing directories were made for it already.
+    retried: bool,
+}
+
+#[derive(Debug)]
+struct Group {
+    items: Vec<Ready>,
+    /// Operations of the present step that are not answered yet.
+    waiting: usize,
+    /// What the installs left, until the group's last flush.
+    finished: Vec<Finished>,
+}
+
+#[derive(Clone, Debug)]
+struct Renaming {
+    from: RelPath,
+    to: RelPath,
+    stamp: Stamp,
+    version: Arc<Record>,
+    /// Whether missing directories were made for it already.
+    retried: bool,
+}
+
+#[derive(Debug)]
+enum Job {
+    Page,
+    /// Directories; `true` once those above them were made for them.
+    MakeDirs(Vec<(RelPath, Option<Arc<Record>>)>, bool),
+    StageLinks(Vec<(TempId, RelPath, Arc<Record>, Option<Stamp>)>),
+    Rename(Renaming),
+    RenameDirs(Renaming),
+    Remove(Vec<RelPath>),
+    SetMeta(Vec<(SetMeta, Arc<Record>)>),
+    GroupFlush(u64),
+    GroupIntents(u64),
+    GroupInstall(u64, Vec<Ready>),
+    GroupDirs(u64, Vec<Ready>),
+    GroupSync(u64),
+    Forget,
+}
+
+/// Where the sweep over pending paths is.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Sweep {
+    /// At its end; nothing was asked for since.
+    #[default]
+    Rest,
+    /// To be started from the beginning.
+    Due,
+    /// At this key; `true` while a page is being loaded or planned.
+    At(Vec<u8>, bool),
+}
+
+/// The work of one share.
+#[derive(Debug)]
+pub struct Work {
+    root: RootId,
+    /// Downloads.
+    pub fetcher: Fetcher,
+    sweep: Sweep,
+    sweeps: u64,
+    /// Whether a sweep is due again once the present one ended.
+    again: bool,
+    busy: BTreeSet<RelPath>,
+    wants: BTreeMap<u64, (RelPath, Arc<Record>, Option<Stamp>)>,
+    next_id: u64,
+    next_temp: u64,
+    links: Vec<(Stage, RelPath, Arc<Record>, Option<Stamp>)>,
+    renames: Vec<Renaming>,
+    dirs: Vec<(RelPath, Option<Arc<Record>>)>,
+    metas: Vec<(SetMeta, Arc<Record>)>,
+    removals: Vec<(RelPath, Stamp)>,
+    waiting_wants: VecDeque<Want>,
+    ready: Vec<Ready>,
+    ready_since: Option<Instant>,
+    groups: BTreeMap<u64, Group>,
+    jobs: BTreeMap<Token, Job>,
+    failures: BTreeMap<RelPath, Failure>,
+    finished: Vec<Finished>,
+    pages: Vec<Vec<RelPath>>,
+    root_missing: bool,
+    /// Whether disk work may begin (not paused, folder in order).
+    pub enabled: bool,
+}
+
+impl Work {
+    /// Nothing to do yet.
+    pub fn new(root: RootId, temp_base: u64) -> Work {
+        Work {
+            root,
+            fetcher: Fetcher::new(root, temp_base),
+            sweep: Sweep::Rest,
+            sweeps: 0,
+            again: false,
+            busy: BTreeSet::new(),
+            wants: BTreeMap::new(),
+            next_id: 0,
+            // The fetcher counts up from its own base; this half of the numbers is never reached by it.
+            next_temp: temp_base ^ (1 << 63),
+            links: Vec::new(),
+            renames: Vec::new(),
+            dirs: Vec::new(),
+            metas: Vec::new(),
+            removals: Vec::new(),
+            waiting_wants: VecDeque::new(),
+            ready: Vec::new(),
+            ready_since: None,
+            groups: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            finished: Vec::new(),
+            pages: Vec::new(),
+            root_missing: false,
+            enabled: false,
+        }
+    }
+
+    /// Something became pending.
+    pub fn wake(&mut self) {
+        match self.sweep {
+            Sweep::Rest => self.sweep = Sweep::Due,
+            Sweep::Due => {}
+            Sweep::At(..) => self.again = true,
+        }
+    }
+
+    /// Forgets what failed, so that everything is tried again now.
+    pub fn retry_all(&mut self) {
+        self.failures.clear();
+        self.wake();
+    }
+
+    /// Whether a path is in work, so that nothing else may touch it.
+    pub fn is_busy(&self, path: &RelPath) -> bool {
+        self.busy.contains(path)
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.sweep == Sweep::Rest && self.busy.is_empty() && self.jobs.is_empty()
+    }
+
+    /// Why a path failed, if it did.
+    pub fn failure(&self, path: &RelPath) -> Option<&Failure> {
+        self.failures.get(path)
+    }
+
+    /// What failed.
+    pub fn failures(&self) -> impl Iterator<Item = (&RelPath, &Failure)> {
+        self.failures.iter()
+    }
+
+    /// Pending paths that are to be planned.
+    pub fn take_page(&mut self) -> Option<Vec<RelPath>> {
+        self.pages.pop()
+    }
+
+    /// Whether the folder was found missing since the last call.
+    pub fn take_root_missing(&mut self) -> bool {
+        core::mem::take(&mut self.root_missing)
+    }
+
+    /// A new temp's number.
+    fn new_temp(&mut self) -> TempId {
+        self.next_temp = self.next_temp.wrapping_add(1);
+        TempId(self.next_temp)
+    }
+
+    /// Work that ended since the last call.
+    pub fn take_finished(&mut self) -> Vec<Finished> {
+        core::mem::take(&mut self.finished)
+    }
+
+    /// A page was planned; its tasks were given before.
+    pub fn planned(&mut self) {
+        if let Sweep::At(_, loading) = &mut self.sweep {
+            *loading = false;
+        }
+    }
+
+    /// The database knows of this work's end.
+    pub fn ended(&mut self, path: &RelPath) {
+        self.busy.remove(path);
+    }
+
+    /// Takes a task of the plan.
+    pub fn begin(&mut self, task: Task) {
+        if self.busy.contains(task.path()) {
+            return;
+        }
+        if let Task::Rename { to, .. } = &task {
+            if self.busy.contains(to) {
+                return;
+            }
+            self.busy.insert(to.clone());
+        }
+        if !matches!(task, Task::Remove { .. }) {
+            self.busy.insert(task.path().clone());
+        }
+        match task {
+            Task::MakeDir { path, version } => self.dirs.push((path, version)),
+            Task::Bring { path, version, replaces, local } => self.bring(path, version, replaces, local),
+            Task::Rename { from, to, stamp, version } => {
+                self.renames.push(Renaming { from, to, stamp, version, retried: false });
+            }
+            Task::Remove { path, stamp } => {
+                if self.removals.len() < TASKS_MAX {
+                    self.removals.push((path, stamp));
+                } else {
+                    self.again = true;
+                }
+            }
+            Task::SetMeta { path, stamp, version, mode, mtime_ns } => {
+                self.metas.push((SetMeta { path, stamp, mode, mtime_ns }, version));
+            }
+        }
+    }
+
+    fn bring(
+        &mut self,
+        path: RelPath,
+        version: Arc<Record>,
+        replaces: Option<Stamp>,
+        local: Option<(RelPath, Stamp)>,
+    ) {
+        let Value::Entry(entry) = &version.value else {
+            self.busy.remove(&path);
+            return;
+        };
+        let (mode, mtime_ns) = wanted_meta(&version);
+        match &entry.content {
+            EntryContent::Dir => self.dirs.push((path, Some(version))),
+            EntryContent::Link(target) => {
+                let stage = Stage {
+                    temp: self.new_temp(),
+                    content: StageContent::Link(target.clone()),
+                    mode: None,
+                    mtime_ns,
+                };
+                self.links.push((stage, path, version, replaces));
+            }
+            EntryContent::File { size, sha256 } => {
+                self.next_id += 1;
+                let id = self.next_id;
+                let (size, sha256) = (*size, *sha256);
+                self.wants.insert(id, (path, version, replaces));
+                self.waiting_wants.push_back(Want { id, sha256, size, mode, mtime_ns, local });
+            }
+        }
+    }
+
+    /// Puts out everything that can begin now.
+    pub fn pump(&mut self, now: Now, out: &mut Outbox) {
+        if !self.enabled {
+            return;
+        }
+        self.take_fetched(now);
+        self.put_out_batches(now, out);
+        self.start_group(now, out);
+        self.sweep_on(out);
+    }
+
+    fn put_out_batches(&mut self, now: Now, out: &mut Outbox) {
+        let root = self.root;
+        let dirs = core::mem::take(&mut self.dirs);
+        if !dirs.is_empty() {
+            self.make_dirs(dirs, false, out);
+        }
+        let links = core::mem::take(&mut self.links);
+        if !links.is_empty() {
+            let files = links.iter().map(|(stage, ..)| stage.clone()).collect();
+            let links =
+                links.into_iter().map(|(s, path, version, replaces)| (s.temp, path, version, replaces));
+            let job = Job::StageLinks(links.collect());
+            self.jobs.insert(out.disk(DiskOp::Stage { root, files }), job);
+        }
+        for renaming in core::mem::take(&mut self.renames) {
+            let Renaming { from, to, stamp, .. } = renaming.clone();
+            self.jobs.insert(out.disk(DiskOp::Rename { root, from, to, stamp }), Job::Rename(renaming));
+        }
+        let metas = core::mem::take(&mut self.metas);
+        if !metas.is_empty() {
+            let items = metas.iter().map(|(item, _)| item.clone()).collect();
+            self.jobs.insert(out.disk(DiskOp::SetMeta { root, items }), Job::SetMeta(metas));
+        }
+        while self.fetcher.capacity() > 0 {
+            let Some(want) = self.waiting_wants.pop_front() else { break };
+            let (id, taken) = (want.id, self.fetcher.want(want, now, out));
+            if !taken {
+                // Numbers are never used twice and there is capacity: this cannot happen, and would only cost a retry.
+                if let Some((path, ..)) = self.wants.remove(&id) {
+                    self.busy.remove(&path);
+                }
+            }
+        }
+    }
+
+    /// Takes finished downloads over.
+    fn take_fetched(&mut self, now: Now) {
+        while let Some(fetched) = self.fetcher.poll_done() {
+            let Some((path, version, replaces)) = self.wants.remove(&fetched.id) else { continue };
+            match fetched.result {
+                Ok((temp, _)) => {
+                    self.ready_since.get_or_insert(now.mono);
+                    self.ready.push(Ready { path, version, temp, replaces, retried: false });
+                }
+                Err(error) => {
+                    let trouble = match error {
+                        FetchError::Disk(error) => Trouble::Disk(error),
+                        FetchError::NoSpace => Trouble::Disk(DiskError::NoSpace),
+                        FetchError::NotAvailable => Trouble::NotAvailable,
+                        FetchError::Impossible => Trouble::WrongContent,
+                        FetchError::Again => {
+                            // The same content has just come for another path: now it is at hand.
+                            self.finished.push(Finished { path, outcome: Outcome::Failed });
+                            continue;
+                        }
+                    };
+                    self.fail(path, trouble, now, false);
+                }
+            }
+        }
+    }
+
+    /// Goes on with the sweep while there is room.
+    fn sweep_on(&mut self, out: &mut Outbox) {
+        loop {
+            match &mut self.sweep {
+                Sweep::Rest => return,
+                Sweep::Due => {
+                    let (start, _) = layout::club_range(self.root);
+                    self.sweeps += 1;
+                    self.sweep = Sweep::At(start, false);
+                }
+                Sweep::At(_, true) => return,
+                Sweep::At(start, loading) => {
+                    if self.busy.len() + PAGE as usize > TASKS_MAX {
+                        return;
+                    }
+                    let (_, end) = layout::club_range(self.root);
+                    let query =
+                        Query::Range { space: Space::Pending, start: start.clone(), end, limit: PAGE };
+                    *loading = true;
+                    let token = out.store(StoreOp::Load { queries: [query].into() });
+                    self.jobs.insert(token, Job::Page);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn page_loaded(&mut self, rows: Vec<(Vec<u8>, Vec<u8>)>) {
+        let last = rows.last().map(|(key, _)| key.clone());
+        let paths: Vec<RelPath> = rows
+            .iter()
+            .filter_map(|(key, _)| layout::path_of_key(key))
+            .filter(|path| !self.busy.contains(path))
+            .filter(|path| {
+                self.failures.get_mut(path).is_none_or(|f| {
+                    f.sweep = self.sweeps;
+                    f.due
+                })
+            })
+            .collect();
+        match last {
+            Some(mut key) if rows.len() == PAGE as usize => {
+                key.push(0);
+                self.sweep = Sweep::At(key, !paths.is_empty());
+            }
+            _ => self.end_sweep(),
+        }
+        if !paths.is_empty() {
+            self.pages.push(paths);
+        }
+    }
+
+    fn end_sweep(&mut self) {
+        // What was not met in this sweep is not pending any more.
+        let (busy, sweeps) = (&self.busy, self.sweeps);
+        self.failures.retain(|path, failure| failure.sweep == sweeps || busy.contains(path));
+        self.sweep = if core::mem::take(&mut self.again) { Sweep::Due } else { Sweep::Rest };
+    }
+
+    /// Removes what the sweeps found to be removed, once nothing else is under way: what is moved or copied from a
+    /// path must be done before the path goes.
+    pub fn pump_removals(&mut self, now: Now, out: &mut Outbox) {
+        if self.removals.is_empty() || !self.busy.is_empty() || !self.enabled {
+            return;
+        }
+        let mut items = core::mem::take(&mut self.removals);
+        // Deepest first, so that a directory is empty when its turn comes.
+        items.sort_by(|(a, _), (b, _)| b.cmp(a));
+        items.dedup_by(|(a, _), (b, _)| a == b);
+        let archive = archive_folder(now.wall);
+        for (path, _) in &items {
+            self.busy.insert(path.clone());
+        }
+        let paths = items.iter().map(|(path, _)| path.clone()).collect();
+        let items = items
+            .into_iter()
+            .map(|(path, stamp)| Remove { path, stamp, archive: Some(archive.clone()) })
+            .collect();
+        self.jobs.insert(out.disk(DiskOp::Remove { root: self.root, items }), Job::Remove(paths));
+    }
+
+    fn fail(&mut self, path: RelPath, trouble: Trouble, now: Now, intent: bool) {
+        if trouble == Trouble::Disk(DiskError::WrongKind) {
+            // What stands in the way may be in step by itself, and so be looked at by nobody.
+            self.pages.push(path.ancestors().filter(|dir| !dir.is_root()).collect());
+        }
+        self.pause(path.clone(), trouble, now);
+        let outcome = match (trouble, intent) {
+            (Trouble::Disk(DiskError::Changed | DiskError::Exists | DiskError::WrongKind), true) => {
+                Outcome::Undone { look: true }
+            }
+            (_, true) => Outcome::Undone { look: false },
+            (Trouble::Disk(DiskError::Changed | DiskError::Exists | DiskError::WrongKind), false) => {
+                Outcome::Changed
+            }
+            (_, false) => Outcome::Failed,
+        };
+        self.finished.push(Finished { path, outcome });
+    }
+
+    /// Leaves a path alone for a while, each time for longer.
+    fn pause(&mut self, path: RelPath, trouble: Trouble, now: Now) {
+        let pause = self.failures.get(&path).map_or(RETRY_FIRST, |f| (f.pause * 2).min(RETRY_LAST));
+        if self.failures.len() < FAILURES_MAX || self.failures.contains_key(&path) {
+            let (retry_at, sweep) = (now.mono.plus(pause), self.sweeps);
+            self.failures.insert(path, Failure { trouble, retry_at, pause, due: false, sweep });
+        }
+    }
+
+    fn placed(&mut self, path: RelPath, version: Arc<Record>, stamp: Stamp, now: Now, intent: bool) {
+        self.failures.remove(&path);
+        let content = match &version.value {
+            Value::Entry(entry) => entry.content.clone(),
+            _ => EntryContent::Dir,
+        };
+        // What was just put there has the recorded time; whoever writes to it changes that.
+        let settled = stamp.kind == Kind::Dir
+            || u128::from(now.wall.0.abs_diff(stamp.mtime_ns)) >= GRAIN_DEFAULT.as_nanos();
+        let outcome = Outcome::Placed { version, content, stamp, settled, intent };
+        self.finished.push(Finished { path, outcome });
+    }
+
+    /// When a pause ends.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let group = self.ready_since.map(|since| since.plus(GROUP_WAIT));
+        let retry = if self.sweep == Sweep::Rest && self.enabled {
+            self.failures.values().map(|f| f.retry_at).min()
+        } else {
+            None
+        };
+        [group.filter(|_| self.groups.is_empty()), retry, self.fetcher.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// A pause may have ended.
+    pub fn handle_timeout(&mut self, now: Now, out: &mut Outbox) {
+        self.fetcher.handle_timeout(now, out);
+        if self.sweep != Sweep::Rest || !self.enabled {
+            return;
+        }
+        for failure in self.failures.values_mut().filter(|f| f.retry_at <= now.mono) {
+            failure.due = true;
+            failure.retry_at = now.mono.plus(failure.pause);
+            self.sweep = Sweep::Due;
+        }
+    }
+
+    /// Whether a token is this work's.
+    pub fn owns(&self, token: Token) -> bool {
+        self.jobs.contains_key(&token) || self.fetcher.owns(token)
+    }
+
+    /// Takes the result of a store operation of its own.
+    pub fn handle_store(
+        &mut self,
+        token: Token,
+        result: Result<StoreDone, StoreError>,
+        now: Now,
+        out: &mut Outbox,
+    ) {
+        let Some(job) = self.jobs.remove(&token) else {
+            self.fetcher.handle_store(token, result);
+            return;
+        };
+        match (job, result) {
+            (Job::Page, Ok(StoreDone::Loaded(mut answers))) => {
+                let rows = answers.pop().unwrap_or_default();
+                self.page_loaded(rows);
+            }
+            (Job::Page, _) => self.sweep = Sweep::Rest,
+            (Job::GroupIntents(id), Ok(_)) => self.install_group(id, now, out),
+            (Job::GroupIntents(id), Err(_)) => {
+                let items = self.groups.remove(&id).map(|g| g.items).unwrap_or_default();
+                for item in items {
+                    self.fail_ready(item, Trouble::Disk(DiskError::Io), now, out, false);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes the result of a disk operation of its own.
+    pub fn handle_disk(
+        &mut self,
+        token: Token,
+        result: Result<DiskDone, DiskError>,
+        peers: &PeerTable,
+        now: Now,
+        out: &mut Outbox,
+    ) {
+        self.root_missing |= matches!(result, Err(DiskError::RootMissing));
+        let Some(job) = self.jobs.remove(&token) else {
+            self.fetcher.handle_disk(token, result, now, out);
+            return;
+        };
+        match job {
+            Job::MakeDirs(dirs, retried) => self.made_dirs(dirs, retried, result, now, out),
+            Job::StageLinks(links) => {
+                let staged = match result {
+                    Ok(DiskDone::Staged(staged)) if staged.len() == links.len() => staged,
+                    Ok(_) => links.iter().map(|_| Err(DiskError::Io)).collect(),
+                    Err(error) => links.iter().map(|_| Err(error)).collect(),
+                };
+                for ((temp, path, version, replaces), staged) in links.into_iter().zip(staged) {
+                    match staged {
+                        Ok(_) => {
+                            self.ready_since.get_or_insert(now.mono);
+                            self.ready.push(Ready { path, version, temp, replaces, retried: false });
+                        }
+                        Err(error) => self.fail(path, Trouble::Disk(error), now, false),
+                    }
+                }
+            }
+            Job::Rename(renaming) => self.renamed(renaming, stamps(result, 1).pop(), now, out),
+            Job::RenameDirs(renaming) => {
+                let Renaming { from, to, stamp, .. } = renaming.clone();
+                let op = DiskOp::Rename { root: self.root, from, to, stamp };
+                self.jobs.insert(out.disk(op), Job::Rename(renaming));
+            }
+            Job::Remove(paths) => {
+                let results = match result {
+                    Ok(DiskDone::Removed(results)) if results.len() == paths.len() => results,
+                    Ok(_) => paths.iter().map(|_| Err(DiskError::Io)).collect(),
+                    Err(error) => paths.iter().map(|_| Err(error)).collect(),
+                };
+                for (path, result) in paths.into_iter().zip(results) {
+                    let outcome = match result {
+                        Ok(()) | Err(DiskError::NotFound) => Outcome::Removed,
+                        Err(DiskError::NotEmpty) => Outcome::Kept,
+                        Err(error) => {
+                            self.fail(path, Trouble::Disk(error), now, false);
+                            continue;
+                        }
+                    };
+                    self.failures.remove(&path);
+                    self.finished.push(Finished { path, outcome });
+                }
+            }
+            Job::SetMeta(items) => {
+                let stamps = stamps(result, items.len());
+                for ((item, version), stamp) in items.into_iter().zip(stamps) {
+                    match stamp {
+                        Ok(mut stamp) => {
+                            // Bits that were not set here and differ are a change that nobody has looked at yet.
+                            if item.mode.is_none() {
+                                stamp.mode = item.stamp.mode;
+                            }
+                            self.placed(item.path, version, stamp, now, false);
+                        }
+                        Err(error) => self.fail(item.path, Trouble::Disk(error), now, false),
+                    }
+                }
+            }
+            Job::GroupFlush(id) => match result {
+                Ok(_) => self.store_intents(id, peers, out),
+                Err(error) => {
+                    let items = self.groups.remove(&id).map(|g| g.items).unwrap_or_default();
+                    for item in items {
+                        self.fail_ready(item, Trouble::Disk(error), now, out, false);
+                    }
+                }
+            },
+            Job::GroupInstall(id, part) => {
+                let stamps = stamps(result, part.len());
+                self.installed(id, part, stamps, now, out);
+            }
+            Job::GroupDirs(id, part) => {
+                let op = install::install_op(self.root, &part, &archive_folder(now.wall));
+                self.jobs.insert(out.disk(op), Job::GroupInstall(id, part));
+            }
+            Job::GroupSync(id) => {
+                if let Some(group) = self.groups.remove(&id) {
+                    self.finished.extend(group.finished);
+                }
+            }
+            Job::Page | Job::GroupIntents(_) | Job::Forget => {}
+        }
+    }
+
+    fn make_dirs(&mut self, dirs: Vec<(RelPath, Option<Arc<Record>>)>, retried: bool, out: &mut Outbox) {
+        let mode = |version: &Option<Arc<Record>>| version.as_ref().and_then(|v| v.meta.unix_mode);
+        let wanted = dirs.iter().map(|(path, version)| (path.clone(), mode(version))).collect();
+        let op = DiskOp::MakeDirs { root: self.root, dirs: wanted };
+        self.jobs.insert(out.disk(op), Job::MakeDirs(dirs, retried));
+    }
+
+    fn made_dirs(
+        &mut self,
+        dirs: Vec<(RelPath, Option<Arc<Record>>)>,
+        retried: bool,
+        result: Result<DiskDone, DiskError>,
+        now: Now,
+        out: &mut Outbox,
+    ) {
+        let stamps = stamps(result, dirs.len());
+        let mut again = Vec::new();
+        for ((path, version), stamp) in dirs.into_iter().zip(stamps) {
+            match (stamp, version) {
+                (Ok(stamp), Some(version)) => {
+                    self.failures.remove(&path);
+                    // It may have been there before, with things in it that nobody has seen: it is walked once.
+                    let (content, settled, intent) = (EntryContent::Dir, false, false);
+                    let outcome = Outcome::Placed { version, content, stamp, settled, intent };
+                    self.finished.push(Finished { path, outcome });
+                }
+                (Ok(stamp), None) => {
+                    self.finished.push(Finished { path, outcome: Outcome::Implied { stamp } });
+                }
+                (Err(DiskError::NotFound), version) if !retried => again.push((path, version)),
+                (Err(error), _) => self.fail(path, Trouble::Disk(error), now, false),
+            }
+        }
+        if again.is_empty() {
+            return;
+        }
+        // A directory on the way lives only through what lies beneath it. One that is in work is its own matter.
+        let above = ancestors(again.iter().map(|(path, _)| path));
+        let above = above.into_iter().map(|(path, _)| path).filter(|path| !self.busy.contains(path));
+        let mut dirs: Vec<_> = above.map(|path| (path, None)).collect();
+        self.busy.extend(dirs.iter().map(|(path, _)| path.clone()));
+        dirs.append(&mut again);
+        dirs.sort_by(|(a, _), (b, _)| a.cmp(b));
+        self.make_dirs(dirs, true, out);
+    }
+
+    fn renamed(
+        &mut self,
+        renaming: Renaming,
+        result: Option<Result<Stamp, DiskError>>,
+        now: Now,
+        out: &mut Outbox,
+    ) {
+        match result.unwrap_or(Err(DiskError::Io)) {
+            Ok(stamp) => {
+                let Renaming { from, to, version, .. } = renaming;
+                self.failures.remove(&from);
+                self.failures.remove(&to);
+                self.finished.push(Finished { path: from, outcome: Outcome::Moved { to, version, stamp } });
+            }
+            Err(DiskError::NotFound) if !renaming.retried => {
+                let dirs = ancestors([&renaming.to].into_iter());
+                let op = DiskOp::MakeDirs { root: self.root, dirs };
+                self.jobs.insert(out.disk(op), Job::RenameDirs(Renaming { retried: true, ..renaming }));
+            }
+            Err(error) => {
+                self.busy.remove(&renaming.to);
+                // The directories were just made, so it is the source that is not there.
+                let error = if error == DiskError::NotFound { DiskError::Changed } else { error };
+                self.fail(renaming.from.clone(), Trouble::Disk(error), now, false);
+                // Either end would ask for the same again.
+                self.pause(renaming.to, Trouble::Disk(error), now);
+            }
+        }
+    }
+}
+
+/// All directories above these paths, each once, parents first.
+fn ancestors<'a>(paths: impl Iterator<Item = &'a RelPath>) -> Vec<(RelPath, Option<u32>)> {
+    let mut dirs: Vec<RelPath> = paths.flat_map(RelPath::ancestors).filter(|dir| !dir.is_root()).collect();
+    dirs.sort();
+    dirs.dedup();
+    dirs.into_iter().map(|dir| (dir, None)).collect()
+}
+
+/// The stamps of an answer, or its error for each of `count` items.
+fn stamps(result: Result<DiskDone, DiskError>, count: usize) -> Vec<Result<Stamp, DiskError>> {
+    match result {
+        Ok(DiskDone::Stamps(stamps)) if stamps.len() == count => stamps,
+        Ok(_) => (0..count).map(|_| Err(DiskError::Io)).collect(),
+        Err(error) => (0..count).map(|_| Err(error)).collect(),
+    }
+}

@@ -1,0 +1,125 @@
+//! Install groups: many finished downloads are flushed once, noted as intents, put at their paths, and flushed again
+//! before they count as present (sync.md, "Bringing a path to a version", step 6).
+
+use alloc::vec::Vec;
+
+use super::{GROUP_ITEMS_MAX, GROUP_WAIT, GROUPS_MAX, Group, Job, PER_OP, Ready, Trouble, Work, ancestors};
+use crate::engine::outbox::Outbox;
+use crate::files::archive_name::archive_folder;
+use crate::ids::RootId;
+use crate::index::codec::{self, PeerTable};
+use crate::io::disk::{DiskError, DiskOp, Install, Stamp};
+use crate::io::store::{Durability, Space, StoreOp, Write};
+use crate::share::layout;
+use crate::time::Now;
+
+impl Work {
+    pub(super) fn start_group(&mut self, now: Now, out: &mut Outbox) {
+        while !self.ready.is_empty() && self.groups.len() < GROUPS_MAX {
+            let waited = self.ready_since.is_some_and(|since| now.mono.since(since) >= GROUP_WAIT);
+            // While much is under way a group waits to be full; the flush is what costs.
+            let alone = self.wants.is_empty() && self.waiting_wants.is_empty() && self.groups.is_empty();
+            if self.ready.len() < GROUP_ITEMS_MAX && !alone && !(waited && self.groups.is_empty()) {
+                return;
+            }
+            let rest = self.ready.split_off(self.ready.len().min(GROUP_ITEMS_MAX));
+            let items = core::mem::replace(&mut self.ready, rest);
+            self.ready_since = (!self.ready.is_empty()).then_some(now.mono);
+            self.next_id += 1;
+            let id = self.next_id;
+            self.groups.insert(id, Group { items, waiting: 0, finished: Vec::new() });
+            let token = out.disk(DiskOp::Flush { root: self.root });
+            self.jobs.insert(token, Job::GroupFlush(id));
+        }
+    }
+
+    pub(super) fn fail_ready(
+        &mut self,
+        item: Ready,
+        trouble: Trouble,
+        now: Now,
+        out: &mut Outbox,
+        intent: bool,
+    ) {
+        let op = DiskOp::RemoveTemps { root: self.root, temps: [item.temp].into() };
+        self.jobs.insert(out.disk(op), Job::Forget);
+        self.fail(item.path, trouble, now, intent);
+    }
+
+    /// Stores what is about to be installed, so that a crash is told from a user's edit.
+    pub(super) fn store_intents(&mut self, id: u64, peers: &PeerTable, out: &mut Outbox) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let mut known = peers.clone();
+        let writes = group
+            .items
+            .iter()
+            .map(|item| {
+                let mut value = Vec::new();
+                codec::encode_record(&item.version, &mut known, &mut value);
+                Write::Put { space: Space::Intent, key: layout::path_key(self.root, &item.path), value }
+            })
+            .collect();
+        let token = out.store(StoreOp::Commit { writes, durability: Durability::Now });
+        self.jobs.insert(token, Job::GroupIntents(id));
+    }
+
+    pub(super) fn install_group(&mut self, id: u64, now: Now, out: &mut Outbox) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let items = core::mem::take(&mut group.items);
+        let archive = archive_folder(now.wall);
+        let mut items = items.into_iter().peekable();
+        while items.peek().is_some() {
+            let part: Vec<Ready> = items.by_ref().take(PER_OP).collect();
+            group.waiting += 1;
+            let op = install_op(self.root, &part, &archive);
+            self.jobs.insert(out.disk(op), Job::GroupInstall(id, part));
+        }
+    }
+
+    pub(super) fn installed(
+        &mut self,
+        id: u64,
+        part: Vec<Ready>,
+        results: Vec<Result<Stamp, DiskError>>,
+        now: Now,
+        out: &mut Outbox,
+    ) {
+        let mut again = Vec::new();
+        let before = self.finished.len();
+        for (item, result) in part.into_iter().zip(results) {
+            match result {
+                Ok(stamp) => self.placed(item.path, item.version, stamp, now, true),
+                Err(DiskError::NotFound) if !item.retried => again.push(Ready { retried: true, ..item }),
+                Err(error) => self.fail_ready(item, Trouble::Disk(error), now, out, true),
+            }
+        }
+        // Nothing is marked present before the directories are flushed.
+        let finished = self.finished.split_off(before);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.finished.extend(finished);
+        if again.is_empty() {
+            group.waiting = group.waiting.saturating_sub(1);
+            if group.waiting == 0 {
+                let token = out.disk(DiskOp::Flush { root: self.root });
+                self.jobs.insert(token, Job::GroupSync(id));
+            }
+            return;
+        }
+        // A directory on the way is missing: one that lives only through what lies beneath it.
+        let op = DiskOp::MakeDirs { root: self.root, dirs: ancestors(again.iter().map(|item| &item.path)) };
+        self.jobs.insert(out.disk(op), Job::GroupDirs(id, again));
+    }
+}
+
+pub(super) fn install_op(root: RootId, part: &[Ready], archive: &str) -> DiskOp {
+    let items = part
+        .iter()
+        .map(|item| Install {
+            temp: item.temp,
+            path: item.path.clone(),
+            replaces: item.replaces,
+            archive: Some(archive.into()),
+        })
+        .collect();
+    DiskOp::Install { root, items }
+}

@@ -1,0 +1,124 @@
+//! Messages: what one frame says (protocol §5-§8). Turns bodies into types and back; judges only their form.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::error::Malformed;
+use crate::wire::core_msgs::{self, Opening};
+use crate::wire::database::DatabaseMessage;
+use crate::wire::directory::DirectoryMessage;
+use crate::wire::json::{self, write_str};
+use crate::wire::keys::KeysMessage;
+
+/// The longest `type`, in bytes.
+pub const TYPE_MAX: usize = 128;
+
+/// One message.
+#[derive(Debug)]
+pub enum Message {
+    /// `core.greeting`: the server's opening.
+    Greeting(Box<Opening>),
+    /// `core.start`: the client's opening.
+    Start(Box<Opening>),
+    /// `core.keys`: a club's keys, for a joiner.
+    Keys(Box<KeysMessage>),
+    /// `core.keys_acknowledgment`: they are stored.
+    KeysAcknowledgment,
+    /// `core.ping`.
+    Ping {
+        /// How long the sender bears silence, in seconds.
+        timeout: u64,
+    },
+    /// `core.error`: why the sender closes the link.
+    Error {
+        /// A word of protocol §5.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// `database.*`.
+    Database(DatabaseMessage),
+    /// `directory.*`.
+    Directory(DirectoryMessage),
+    /// A signed message as it came, so that it can be checked and passed on verbatim.
+    Statement {
+        /// Its `type`.
+        type_name: String,
+        /// The signed bytes; checked as JSON.
+        body: Vec<u8>,
+        /// Not yet checked.
+        signature: [u8; 64],
+    },
+    /// A message of a type that this program does not know.
+    Unknown {
+        /// Its `type`.
+        type_name: String,
+    },
+}
+
+impl Message {
+    /// Reads the body of a frame and takes it over. `payload` tells whether the frame has one: a type that must have
+    /// one is refused without it, and a known type that has none with it.
+    pub fn read(body: Vec<u8>, signature: Option<[u8; 64]>, payload: bool) -> Result<Message, Malformed> {
+        let type_name = json::check_body(&body)?;
+        if type_name.len() > TYPE_MAX {
+            return Err(Malformed("a type longer than allowed"));
+        }
+        if let Some(signature) = signature {
+            let type_name = type_name.into_owned();
+            return Ok(Message::Statement { type_name, body, signature });
+        }
+        let message = match &*type_name {
+            "core.greeting" => Message::Greeting(Box::new(Opening::read(&body, false)?)),
+            "core.start" => Message::Start(Box::new(Opening::read(&body, true)?)),
+            "core.keys" => Message::Keys(Box::new(KeysMessage::read(&body)?)),
+            "core.keys_acknowledgment" => Message::KeysAcknowledgment,
+            "core.ping" => Message::Ping { timeout: core_msgs::read_ping(&body)? },
+            "core.error" => {
+                let (code, message) = core_msgs::read_error(&body)?;
+                Message::Error { code, message }
+            }
+            name if DirectoryMessage::is(name) => Message::Directory(DirectoryMessage::read(name, &body)?),
+            name if DatabaseMessage::is(name) => Message::Database(DatabaseMessage::read(name, &body)?),
+            _ => Message::Unknown { type_name: type_name.into_owned() },
+        };
+        match message {
+            Message::Unknown { .. } => Ok(message),
+            _ if message.has_payload() == payload => Ok(message),
+            _ if payload => Err(Malformed("a payload where none belongs")),
+            _ => Err(Malformed("a message without its payload")),
+        }
+    }
+
+    /// Appends the body.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Message::Greeting(opening) => opening.write(false, out),
+            Message::Start(opening) => opening.write(true, out),
+            Message::Keys(keys) => keys.write(out),
+            Message::KeysAcknowledgment => {
+                out.extend_from_slice(b"{\"type\":\"core.keys_acknowledgment\"}");
+            }
+            Message::Ping { timeout } => core_msgs::write_ping(*timeout, out),
+            Message::Error { code, message } => core_msgs::write_error(code, message, out),
+            Message::Database(message) => message.write(out),
+            Message::Directory(message) => message.write(out),
+            Message::Statement { body, .. } => out.extend_from_slice(body),
+            Message::Unknown { type_name } => {
+                out.extend_from_slice(b"{\"type\":");
+                write_str(type_name, out);
+                out.push(b'}');
+            }
+        }
+    }
+
+    /// Whether a payload belongs to it.
+    pub fn has_payload(&self) -> bool {
+        matches!(self, Message::Directory(message) if message.has_payload())
+    }
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

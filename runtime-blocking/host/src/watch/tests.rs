@@ -1,0 +1,206 @@
+//! What a watcher tells of, through moves, nested roots and removals.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use clearskies_core::ids::Token;
+use clearskies_core::io::disk::{DiskDone, DiskOp};
+
+use super::*;
+use crate::disk::DiskPool;
+
+const ROOT: RootId = RootId(1);
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text).unwrap()
+}
+
+/// Opens a directory and everything beneath it as a walk does.
+fn add(watcher: &Inotify, root: RootId, top: &Path, rel: &str) {
+    let fd = std::fs::File::open(top.join(rel)).unwrap();
+    if rel.is_empty() {
+        watcher.add_root(root, fd.as_fd());
+    } else {
+        watcher.add_dir(root, &path(rel), fd.as_fd());
+    }
+    let mut names: Vec<_> = std::fs::read_dir(top.join(rel)).unwrap().map(|e| e.unwrap()).collect();
+    names.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in names {
+        let name = entry.file_name().into_string().unwrap();
+        if entry.file_type().unwrap().is_dir() && name != ".clearskies" {
+            add(watcher, root, top, path(rel).join(&name).unwrap().as_str());
+        }
+    }
+}
+
+/// The paths of all hints, each once, sorted.
+fn hints(watcher: &Inotify) -> Vec<(u32, String)> {
+    let mut seen = Vec::new();
+    watcher.poll(&mut |event| match event {
+        WatchEvent::Hint(root, path) => seen.push((root.0, path.as_str().to_owned())),
+        other => panic!("{other:?}"),
+    });
+    seen.sort();
+    seen.dedup();
+    seen
+}
+
+fn only(watcher: &Inotify) -> Vec<String> {
+    hints(watcher).into_iter().map(|(_, path)| path).collect()
+}
+
+#[test]
+fn tells_of_changes_at_any_depth() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path();
+    std::fs::create_dir_all(top.join("a/b")).unwrap();
+    std::fs::create_dir_all(top.join(".clearskies/tmp")).unwrap();
+    let watcher = Inotify::new().unwrap();
+    add(&watcher, ROOT, top, "");
+    assert_eq!(watcher.watches(), 3);
+    assert_eq!(only(&watcher), [""; 0]);
+    std::fs::write(top.join("x"), b"x").unwrap();
+    std::fs::write(top.join("a/b/y"), b"y").unwrap();
+    std::fs::write(top.join(".clearskies/tmp/t"), b"y").unwrap();
+    std::fs::remove_dir_all(top.join(".clearskies")).unwrap();
+    assert_eq!(only(&watcher), ["a/b/y", "x"]);
+    std::fs::remove_file(top.join("x")).unwrap();
+    std::fs::set_permissions(top.join("a/b/y"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(only(&watcher), ["a/b/y", "x"]);
+    // A new directory is watched at once.
+    std::fs::create_dir(top.join("new")).unwrap();
+    assert_eq!(only(&watcher), ["new"]);
+    std::fs::write(top.join("new/z"), b"z").unwrap();
+    assert_eq!(only(&watcher), ["new/z"]);
+    std::fs::remove_dir_all(top.join("a")).unwrap();
+    assert!(only(&watcher).contains(&"a".to_owned()));
+    only(&watcher);
+    assert_eq!(watcher.watches(), 2);
+}
+
+#[test]
+fn a_moved_directory_takes_its_watches_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path();
+    std::fs::create_dir_all(top.join("a/b/c")).unwrap();
+    std::fs::create_dir_all(top.join("d")).unwrap();
+    let watcher = Inotify::new().unwrap();
+    add(&watcher, ROOT, top, "");
+    std::fs::rename(top.join("a/b"), top.join("d/e")).unwrap();
+    // The walk may come first, or the events.
+    for walk_first in [true, false] {
+        if walk_first {
+            add(&watcher, ROOT, top, "d");
+        }
+        let seen = only(&watcher);
+        assert!(seen.is_empty() || seen.contains(&"d/e".to_owned()), "{seen:?}");
+        add(&watcher, ROOT, top, "d");
+        assert_eq!(watcher.watches(), 5);
+        std::fs::write(top.join("d/e/c/f"), b"").unwrap();
+        assert_eq!(only(&watcher), ["d/e/c/f"]);
+        std::fs::rename(top.join("d/e"), top.join("a/b")).unwrap();
+        std::fs::rename(top.join("a/b"), top.join("d/e")).unwrap();
+    }
+    only(&watcher);
+    // One that leaves is not watched any more.
+    let away = tempfile::tempdir().unwrap();
+    std::fs::rename(top.join("d/e"), away.path().join("e")).unwrap();
+    only(&watcher);
+    assert_eq!(watcher.watches(), 3);
+    std::fs::write(away.path().join("e/f"), b"").unwrap();
+    assert_eq!(only(&watcher), [""; 0]);
+    // Another directory of the same name takes its place.
+    std::fs::rename(top.join("a"), top.join("z")).unwrap();
+    std::fs::create_dir(top.join("a")).unwrap();
+    only(&watcher);
+    std::fs::write(top.join("a/f"), b"").unwrap();
+    std::fs::write(top.join("z/f"), b"").unwrap();
+    assert_eq!(only(&watcher), ["a/f", "z/f"]);
+}
+
+#[test]
+fn roots_within_roots_are_both_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path();
+    std::fs::create_dir_all(top.join("in/deep")).unwrap();
+    let watcher = Inotify::new().unwrap();
+    add(&watcher, ROOT, top, "");
+    add(&watcher, RootId(2), &top.join("in"), "");
+    assert_eq!(watcher.watches(), 3);
+    std::fs::write(top.join("in/deep/f"), b"").unwrap();
+    assert_eq!(hints(&watcher), [(1, "in/deep/f".to_owned()), (2, "deep/f".to_owned())]);
+    watcher.remove_root(ROOT);
+    assert_eq!(watcher.watches(), 2);
+    std::fs::write(top.join("in/deep/g"), b"").unwrap();
+    assert_eq!(hints(&watcher), [(2, "deep/g".to_owned())]);
+    watcher.remove_root(RootId(2));
+    assert_eq!(watcher.watches(), 0);
+    std::fs::write(top.join("in/deep/h"), b"").unwrap();
+    assert_eq!(hints(&watcher), []);
+    let table = watcher.table();
+    assert!(table.nodes.iter().all(Option::is_none) && table.by_name.is_empty() && table.stale.is_empty());
+}
+
+#[test]
+fn a_root_that_goes_away_is_to_be_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path().join("share");
+    std::fs::create_dir(&top).unwrap();
+    let watcher = Inotify::new().unwrap();
+    add(&watcher, ROOT, &top, "");
+    std::fs::rename(&top, dir.path().join("moved")).unwrap();
+    let mut seen = Vec::new();
+    watcher.poll(&mut |event| seen.push(event));
+    assert_eq!(seen, [WatchEvent::Overflow(ROOT)]);
+}
+
+#[test]
+fn what_the_table_cannot_hold_is_told_once() {
+    let watcher = Inotify::new().unwrap();
+    watcher.table().limit_hit = true;
+    for want in [1, 0] {
+        let mut told = 0;
+        watcher.poll(&mut |event| told += usize::from(event == WatchEvent::Limit));
+        assert_eq!(told, want);
+    }
+}
+
+#[test]
+fn lost_events_are_an_overflow_of_every_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let watcher = Inotify::new().unwrap();
+    add(&watcher, ROOT, dir.path(), "");
+    let mut seen = Vec::new();
+    watcher.take(&mut watcher.table(), -1, ReadFlags::QUEUE_OVERFLOW, None, &mut |event| seen.push(event));
+    assert_eq!(seen, [WatchEvent::Overflow(ROOT)]);
+}
+
+#[test]
+fn the_pool_watches_before_it_lists() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+    let watcher = Arc::new(Inotify::new().unwrap());
+    let (tx, done) = channel();
+    let pool = DiskPool::with_watcher(2, Some(watcher.clone()), move |_, result| {
+        let _ = tx.send(result);
+    })
+    .unwrap();
+    let run = |op| {
+        pool.submit(Token(1), op);
+        done.recv_timeout(Duration::from_secs(10)).unwrap().unwrap()
+    };
+    let text = dir.path().to_str().unwrap().to_owned();
+    run(DiskOp::OpenRoot { root: ROOT, path: text, create: false });
+    assert_eq!(watcher.watches(), 1);
+    let walk = DiskOp::Walk { root: ROOT, walk: 1, dir: RelPath::root(), limit: 100 };
+    assert!(matches!(run(walk), DiskDone::Walked { done: true, .. }));
+    assert_eq!(watcher.watches(), 3);
+    run(DiskOp::MakeDirs { root: ROOT, dirs: vec![(path("a/c"), None)] });
+    assert_eq!(watcher.watches(), 4);
+    std::fs::write(dir.path().join("a/c/f"), b"").unwrap();
+    assert!(only(&watcher).contains(&"a/c/f".to_owned()));
+    run(DiskOp::CloseRoot { root: ROOT });
+    assert_eq!(watcher.watches(), 0);
+}

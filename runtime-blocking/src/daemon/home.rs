@@ -1,0 +1,135 @@
+//! The home folder: where a node keeps its keys, its store, its log and its socket. Owns their names and rights.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A folder that is a node's home has at least this file, made by the lock.
+const LOCK: &str = "lock";
+
+/// A node's home folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    dir: PathBuf,
+}
+
+impl Home {
+    /// Names a home without touching it.
+    pub(crate) fn at(dir: PathBuf) -> Home {
+        Home { dir }
+    }
+
+    /// Where the home is if the user does not say: `$XDG_DATA_HOME/clearskies`, else `~/.local/share/clearskies`.
+    pub(crate) fn default_dir() -> Result<PathBuf, String> {
+        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        absolute("XDG_DATA_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+            .map(|data| data.join("clearskies"))
+            .ok_or_else(|| {
+                "There is no home folder: neither HOME nor XDG_DATA_HOME is set. Use --home.".into()
+            })
+    }
+
+    /// Makes the folder where it is missing, and makes sure that nobody else can look into it.
+    pub(crate) fn prepare(dir: &Path) -> Result<Home, String> {
+        let fail = |what: &str, error: io::Error| format!("{}: {what}: {error}", dir.display());
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|error| fail("the home folder cannot be made", error))?;
+        let dir = fs::canonicalize(dir).map_err(|error| fail("the home folder cannot be opened", error))?;
+        let meta = fs::metadata(&dir).map_err(|error| fail("the home folder cannot be opened", error))?;
+        if meta.mode() & 0o077 != 0 {
+            let mut entries =
+                fs::read_dir(&dir).map_err(|error| fail("the home folder cannot be read", error))?;
+            if entries.next().is_some() && !dir.join(LOCK).exists() {
+                return Err(format!(
+                    "{} can be opened by others and holds other things, so secrets are not safe there. \
+                     Choose a folder of its own with --home.",
+                    dir.display()
+                ));
+            }
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))
+                .map_err(|error| fail("the home folder cannot be closed to others", error))?;
+        }
+        Ok(Home { dir })
+    }
+
+    /// The folder itself.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The control socket.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.dir.join("control")
+    }
+
+    /// The log.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// The store's database.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.dir.join("store")
+    }
+
+    /// This run's mark beside the store.
+    pub(crate) fn run(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    /// The TCP port of the last run.
+    pub(crate) fn read_port(&self) -> Option<u16> {
+        fs::read_to_string(self.port()).ok()?.trim().parse().ok()
+    }
+
+    /// Remembers the TCP port for the next run.
+    pub(crate) fn write_port(&self, port: u16) -> io::Result<()> {
+        let new = self.dir.join("port.new");
+        let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        writeln!(file, "{port}")?;
+        fs::rename(new, self.port())
+    }
+
+    /// Removes a socket that a killed node left. Only for who holds the lock.
+    pub(crate) fn remove_stale_socket(&self) -> io::Result<()> {
+        match fs::remove_file(self.control()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn port(&self) -> PathBuf {
+        self.dir.join("port")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_is_made_closed_and_remembers_its_port() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::prepare(&dir.path().join("a/b")).unwrap();
+        assert_eq!(fs::metadata(home.dir()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(home.read_port(), None);
+        home.write_port(22400).unwrap();
+        assert_eq!(home.read_port(), Some(22400));
+    }
+
+    #[test]
+    fn an_open_folder_is_taken_only_if_it_is_empty_or_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("open");
+        fs::create_dir(&path).unwrap();
+        let open = || fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        open();
+        fs::write(path.join("letter"), "x").unwrap();
+        assert!(Home::prepare(&path).unwrap_err().contains("--home"));
+        fs::write(path.join(LOCK), "").unwrap();
+        assert!(Home::prepare(&path).is_ok());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+    }
+}

@@ -1,0 +1,100 @@
+//! One simulated machine: an engine, its disk, its store, its clock, and what survives when the engine dies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use clearskies_core::config::{Config, RunToken};
+use clearskies_core::engine::Engine;
+use clearskies_core::engine::command::{CommandError, Reply};
+use clearskies_core::ids::{CommandId, ConnId, RootId, TempId};
+use clearskies_core::time::Instant;
+
+use super::disk::SimDisk;
+use super::net::LinkId;
+use super::rng::Rng;
+use super::store::SimStore;
+
+/// The port on which every simulated machine listens.
+pub const PORT: u16 = 60_100;
+/// The port of LAN discovery (protocol §11).
+pub const LAN_PORT: u16 = 60_106;
+
+/// A machine.
+#[derive(Debug)]
+pub struct SimNode {
+    /// The running engine; `None` while it is down.
+    pub engine: Option<Engine>,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Its store.
+    pub store: SimStore,
+    /// Its address.
+    pub ip: IpAddr,
+    /// Whether it uses LAN discovery, from its next start on.
+    pub lan: bool,
+    /// How far its wall clock is from the true time, in nanoseconds.
+    pub clock_offset_ns: i64,
+    /// Counts starts; what an earlier one had ordered is dropped.
+    pub run: u32,
+    /// Outcomes of commands that nobody has taken.
+    pub replies: BTreeMap<CommandId, Result<Reply, CommandError>>,
+    /// What it told its user, oldest first.
+    pub notices: Vec<String>,
+    /// Whether the engine said that it may end.
+    pub stopped: bool,
+    /// The file beside the store.
+    pub(super) token: Option<[u8; 16]>,
+    pub(super) clean: bool,
+    pub(super) machine_restarted: bool,
+    pub(super) conns: BTreeMap<ConnId, (LinkId, usize)>,
+    pub(super) dialing: BTreeSet<ConnId>,
+    pub(super) store_free: Instant,
+    pub(super) temps_free: BTreeMap<(RootId, TempId), Instant>,
+}
+
+impl SimNode {
+    /// A machine that is switched off.
+    pub fn new(index: usize) -> SimNode {
+        let last = u8::try_from(index + 1).expect("a world has few machines");
+        SimNode {
+            engine: None,
+            disk: SimDisk::default(),
+            store: SimStore::default(),
+            ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)),
+            lan: true,
+            clock_offset_ns: 0,
+            run: 0,
+            replies: BTreeMap::new(),
+            notices: Vec::new(),
+            stopped: false,
+            token: None,
+            clean: true,
+            machine_restarted: false,
+            conns: BTreeMap::new(),
+            dialing: BTreeSet::new(),
+            store_free: Instant(0),
+            temps_free: BTreeMap::new(),
+        }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, PORT)
+    }
+
+    /// What its engine is made from at the next start; draws a new token.
+    pub(super) fn config(&mut self, index: usize, rng: &mut Rng) -> Config {
+        let found = self.token;
+        let new = rng.array();
+        self.token = Some(new);
+        let tail_may_be_lost = self.machine_restarted && !self.clean;
+        (self.clean, self.machine_restarted) = (false, false);
+        Config {
+            software: "clearskies-sim/0".into(),
+            name: format!("n{index}"),
+            listen_port: PORT,
+            lan: self.lan,
+            run_token: RunToken { found, new, tail_may_be_lost },
+        }
+    }
+}

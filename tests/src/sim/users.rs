@@ -1,0 +1,225 @@
+//! What people and their programs do to the files of a simulated machine, while the engine is not asked. Each change
+//! is heard by the watcher. Paths are absolute.
+
+use std::collections::BTreeMap;
+
+use clearskies_core::files::path::RelPath;
+use clearskies_core::io::DiskError;
+use clearskies_core::io::disk::Kind;
+
+use super::disk::{Hint, SimDisk};
+use super::fs::{Body, TOP, UMASK};
+
+/// What a path of a tree is, for comparing trees: times, owners and inodes do not count.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Item {
+    /// A directory with its permission bits.
+    Dir(u32),
+    /// A file with its permission bits and bytes.
+    File(u32, Vec<u8>),
+    /// A link and its target.
+    Link(String),
+}
+
+impl std::fmt::Debug for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Item::Dir(mode) => write!(f, "dir {mode:o}"),
+            Item::File(mode, data) if data.len() <= 40 => {
+                write!(f, "file {mode:o} {:?}", String::from_utf8_lossy(data))
+            }
+            Item::File(mode, data) => write!(f, "file {mode:o} {} bytes", data.len()),
+            Item::Link(target) => write!(f, "link {target}"),
+        }
+    }
+}
+
+/// A tree by path.
+pub type Tree = BTreeMap<String, Item>;
+
+impl SimDisk {
+    fn split<'a>(&self, path: &'a str) -> Result<(u64, &'a [u8]), DiskError> {
+        let (above, name) = path.rsplit_once('/').ok_or(DiskError::NotFound)?;
+        Ok((self.absolute(above)?, name.as_bytes()))
+    }
+
+    /// Writes a file: made, or changed in place.
+    pub fn write(&mut self, wall_ns: i64, path: &str, content: &[u8]) -> Result<(), DiskError> {
+        self.edit(wall_ns, path, |data| {
+            data.clear();
+            data.extend_from_slice(content);
+        })
+    }
+
+    /// Appends to a file, which is made where it is missing.
+    pub fn append(&mut self, wall_ns: i64, path: &str, content: &[u8]) -> Result<(), DiskError> {
+        self.edit(wall_ns, path, |data| data.extend_from_slice(content))
+    }
+
+    fn edit(&mut self, wall_ns: i64, path: &str, change: impl FnOnce(&mut Vec<u8>)) -> Result<(), DiskError> {
+        self.fs.set_now(wall_ns);
+        let (dir, name) = self.split(path)?;
+        let inode = match self.fs.child(dir, name) {
+            Ok(inode) => inode,
+            Err(DiskError::NotFound) => {
+                let body = Body::File { data: Vec::new().into(), sha256: None, flushed: true };
+                let inode = self.fs.make(body, 0o666 & !UMASK)?;
+                self.fs.attach(dir, name, inode)?;
+                inode
+            }
+            Err(error) => return Err(error),
+        };
+        self.fs.change(inode, change)?;
+        // What a user saved counts as safe: losing it in a power cut would not be the engine's doing.
+        self.fs.flush(inode);
+        self.touched(dir, name);
+        Ok(())
+    }
+
+    /// Saves a file as editors do: a new file, renamed over the old one.
+    pub fn save(&mut self, wall_ns: i64, path: &str, content: &[u8]) -> Result<(), DiskError> {
+        let beside = format!("{path}.new");
+        self.write(wall_ns, &beside, content)?;
+        let (dir, name) = self.split(path)?;
+        if self.fs.child(dir, name).is_ok() {
+            self.fs.remove(dir, name)?;
+        }
+        self.rename_path(wall_ns, &beside, path)
+    }
+
+    /// A file's bytes.
+    pub fn read_file(&self, path: &str) -> Option<Vec<u8>> {
+        let inode = self.absolute(path).ok()?;
+        self.fs.data(inode).ok().map(|data| data.to_vec())
+    }
+
+    /// Makes a directory and its parents.
+    pub fn mkdir(&mut self, wall_ns: i64, path: &str) -> Result<(), DiskError> {
+        self.fs.set_now(wall_ns);
+        let mut dir = TOP;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let (inode, made) = self.fs.make_dir(dir, name.as_bytes(), 0o777 & !UMASK)?;
+            if made {
+                self.touched(dir, name.as_bytes());
+            }
+            dir = inode;
+        }
+        Ok(())
+    }
+
+    /// Removes whatever is there, with all beneath it.
+    pub fn remove_path(&mut self, wall_ns: i64, path: &str) -> Result<(), DiskError> {
+        self.fs.set_now(wall_ns);
+        let (dir, name) = self.split(path)?;
+        self.fs.remove(dir, name)?;
+        self.touched(dir, name);
+        Ok(())
+    }
+
+    /// Renames, never over anything.
+    pub fn rename_path(&mut self, wall_ns: i64, from: &str, to: &str) -> Result<(), DiskError> {
+        self.fs.set_now(wall_ns);
+        let (from, to) = (self.split(from)?, self.split(to)?);
+        self.fs.rename(from, to)?;
+        self.touched(from.0, from.1);
+        self.touched(to.0, to.1);
+        Ok(())
+    }
+
+    /// Exchanges two paths.
+    pub fn swap(&mut self, wall_ns: i64, a: &str, b: &str) -> Result<(), DiskError> {
+        let aside = format!("{a}.swap");
+        self.rename_path(wall_ns, a, &aside)?;
+        self.rename_path(wall_ns, b, a)?;
+        self.rename_path(wall_ns, &aside, b)
+    }
+
+    /// Sets permission bits.
+    pub fn chmod(&mut self, wall_ns: i64, path: &str, mode: u32) -> Result<(), DiskError> {
+        self.fs.set_now(wall_ns);
+        let (dir, name) = self.split(path)?;
+        let inode = self.fs.child(dir, name)?;
+        self.fs.set_meta(inode, Some(mode), None);
+        self.touched(dir, name);
+        Ok(())
+    }
+
+    /// Sets a file's time.
+    pub fn touch(&mut self, wall_ns: i64, path: &str, mtime_ns: i64) -> Result<(), DiskError> {
+        self.fs.set_now(wall_ns);
+        let (dir, name) = self.split(path)?;
+        let inode = self.fs.child(dir, name)?;
+        self.fs.set_meta(inode, None, Some(mtime_ns));
+        self.touched(dir, name);
+        Ok(())
+    }
+
+    /// Makes a symbolic link where nothing is.
+    pub fn symlink(&mut self, wall_ns: i64, path: &str, target: &str) -> Result<(), DiskError> {
+        self.special(wall_ns, path.as_bytes(), Body::Link(target.as_bytes().to_vec()), 0o777)
+    }
+
+    /// Makes something under a name that need not be UTF-8.
+    pub fn special(&mut self, wall_ns: i64, path: &[u8], body: Body, mode: u32) -> Result<(), DiskError> {
+        self.fs.set_now(wall_ns);
+        let cut = path.iter().rposition(|byte| *byte == b'/').ok_or(DiskError::NotFound)?;
+        let above = std::str::from_utf8(&path[..cut]).map_err(|_| DiskError::BadName)?;
+        let dir = self.absolute(above)?;
+        let inode = self.fs.make(body, mode)?;
+        self.fs.attach(dir, &path[cut + 1..], inode)?;
+        self.touched(dir, &path[cut + 1..]);
+        Ok(())
+    }
+
+    /// The watcher loses what it had and says so.
+    pub fn overflow(&mut self) {
+        self.take_hints();
+        for root in self.open_roots() {
+            self.hint(Hint::Overflow(root));
+        }
+    }
+
+    /// A folder's tree, without the program's own folder.
+    pub fn tree(&self, path: &str) -> Tree {
+        let mut tree = Tree::new();
+        if let Ok(dir) = self.absolute(path) {
+            self.grow(dir, "", &mut tree);
+            tree.retain(|path, _| path != ".clearskies" && !path.starts_with(".clearskies/"));
+        }
+        tree
+    }
+
+    fn grow(&self, dir: u64, above: &str, tree: &mut Tree) {
+        let Body::Dir(names) = &self.fs.node(dir).body else { return };
+        for (name, inode) in names {
+            let path = format!("{above}{}", String::from_utf8_lossy(name));
+            let node = self.fs.node(*inode);
+            let item = match &node.body {
+                Body::Dir(_) => {
+                    self.grow(*inode, &format!("{path}/"), tree);
+                    Item::Dir(node.mode)
+                }
+                Body::File { data, .. } => Item::File(node.mode, data.to_vec()),
+                Body::Link(target) => Item::Link(String::from_utf8_lossy(target).into_owned()),
+                Body::Other => continue,
+            };
+            tree.insert(path, item);
+        }
+    }
+
+    /// Everything that a folder's archive keeps: the path it had, and the bytes of files.
+    pub fn archive(&self, path: &str) -> Vec<(String, Vec<u8>)> {
+        let mut kept = Vec::new();
+        let Ok(archive) = self.absolute(&format!("{path}/.clearskies/archive")) else { return kept };
+        for folder in self.fs.list(archive).unwrap_or_default() {
+            let Ok(folder) = self.fs.child(archive, &folder) else { continue };
+            self.collect(folder, &RelPath::root(), &mut |path, stamp| {
+                if stamp.kind == Kind::File {
+                    let data = self.fs.data(stamp.inode).map(|data| data.to_vec()).unwrap_or_default();
+                    kept.push((path.as_str().to_owned(), data));
+                }
+            });
+        }
+        kept
+    }
+}
