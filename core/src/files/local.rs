@@ -1,7 +1,7 @@
 //! What change of a record a changed disk means (sync.md, Scanning). Pure; it authors nothing.
 
 use crate::files::plan::{
-    Reason, View, Want, base_content, entry, has_mode, has_mtime, wanted_mtime, was_deleted,
+    Reason, Target, View, Want, base_content, entry, has_mode, has_mtime, wanted_mtime, was_deleted,
 };
 use crate::ids::Uuid;
 use crate::index::record::{EntryContent, EntryValue, Meta, Record};
@@ -77,7 +77,8 @@ pub enum LocalChange {
         /// When.
         time: WallTime,
     },
-    /// The record is deleted; descends from the base, so that it deletes no more than the base had seen.
+    /// The record is deleted; descends from the base, so that it deletes no more than the base had seen. If something is
+    /// there, it is what another record wants, and has no base yet.
     Delete {
         /// The record.
         uuid: Uuid,
@@ -103,8 +104,17 @@ pub fn local_change(
         (Some(seen), Some(base)) if base_content(view) == Some(seen.content) => {
             touched(view, &seen, base, found, now)
         }
-        (Some(seen), _) if is_shown(view, seen.content) => LocalChange::None,
-        (Some(seen), _) if *seen.content == EntryContent::Dir && stays_dir(view) => LocalChange::None,
+        (Some(seen), Some(base)) if is_shown(view, seen.content) => {
+            // What another record wants here took the place of the base's content.
+            let other = view.shown.is_some_and(|shown| shown.uuid != base.uuid);
+            if other { gone(view, base, now) } else { LocalChange::None }
+        }
+        (Some(seen), None) if is_shown(view, seen.content) => LocalChange::None,
+        (Some(seen), _)
+            if *seen.content == EntryContent::Dir && stays_dir(view) && !implied_chmod(view, &seen) =>
+        {
+            LocalChange::None
+        }
         (Some(seen), Some(base)) => {
             let time = later(when(&seen, found, now), base);
             edit(view, &seen, base, true, time)
@@ -113,12 +123,13 @@ pub fn local_change(
     }
 }
 
-/// Nothing is there any more.
+/// The base's content is not there any more.
 fn gone(view: &View<'_>, base: &Record, now: WallTime) -> LocalChange {
     match view.base_now {
-        // A record that was moved or deleted elsewhere has nothing to lose here: what is gone may be our own half
-        // of that very move, cut off by a crash.
-        Some(current) if !current.deleted() && view.path.is_key(&current.key) => {
+        // What is gone and stands where its record moved to is our own half of that very move, cut off by a crash.
+        Some(current)
+            if !current.deleted() && (view.path.is_key(&current.key) || view.target != Target::Holds) =>
+        {
             LocalChange::Delete { uuid: base.uuid, time: later(now, base) }
         }
         _ => LocalChange::None,
@@ -234,6 +245,14 @@ fn stays_dir(view: &View<'_>) -> bool {
         || view.row.is_left_dir()
 }
 
+/// Whether a user gave other bits to a directory that lives only for what lies beneath: then it is to have a record,
+/// so that they are the same everywhere.
+fn implied_chmod(view: &View<'_>, seen: &Observed<'_>) -> bool {
+    let last = view.row.disk.as_ref().map(|disk| &disk.stamp).filter(|last| last.kind == seen.stamp.kind);
+    let differs = last.is_some_and(|last| mode_of(seen).is_some_and(|mode| mode != last.mode & 0o7777));
+    differs && view.row.implied && view.implied_dir
+}
+
 /// When the content was made: now, or as the disk says, but never later than now.
 fn when(seen: &Observed<'_>, found: Found, now: WallTime) -> WallTime {
     match found {
@@ -256,7 +275,7 @@ mod tests {
     use super::*;
     use crate::files::fixture::*;
     use crate::files::path::RelPath;
-    use crate::files::plan::{Policy, Target};
+    use crate::files::plan::Policy;
     use crate::files::row::{Base, PathRow};
     use crate::index::record::Value;
     use alloc::boxed::Box;
@@ -272,6 +291,7 @@ mod tests {
         dead: Option<Record>,
         implied_dir: bool,
         caught_up: bool,
+        target: Target,
     }
 
     impl Case {
@@ -285,6 +305,7 @@ mod tests {
                 dead: None,
                 implied_dir: false,
                 caught_up: true,
+                target: Target::Free,
             }
         }
 
@@ -317,7 +338,7 @@ mod tests {
                 base: self.base.as_ref(),
                 base_now: self.base_now.as_ref(),
                 dead: dead.as_slice(),
-                target: Target::Free,
+                target: self.target,
                 conflict_made: false,
                 policy: Policy { caught_up: self.caught_up, ..Policy::FULL },
             };
@@ -488,9 +509,12 @@ mod tests {
             Case::in_step(&record).moved_on(&newer).sees(None, Found::Running),
             LocalChange::Delete { .. }
         ));
-        for now in [deleted(&record, 2, 6), moved(&record, "/b", 2, 6)] {
-            assert_eq!(Case::in_step(&record).moved_on(&now).sees(None, Found::Running), LocalChange::None);
-        }
+        let dead = Case::in_step(&record).moved_on(&deleted(&record, 2, 6));
+        assert_eq!(dead.sees(None, Found::Running), LocalChange::None);
+        let mut away = Case::in_step(&record).moved_on(&moved(&record, "/b", 2, 6));
+        assert!(matches!(away.sees(None, Found::Running), LocalChange::Delete { .. }));
+        away.target = Target::Holds;
+        assert_eq!(away.sees(None, Found::Running), LocalChange::None);
         assert_eq!(Case::empty().sees(None, Found::Running), LocalChange::None);
     }
 
@@ -501,6 +525,12 @@ mod tests {
         made.row = PathRow { disk: Some(disk(dir.clone())), implied: true, ..PathRow::default() };
         assert_eq!(made.finds(&dir, Found::Running), LocalChange::None);
         assert_eq!(made.sees(None, Found::Running), LocalChange::None);
+        made.implied_dir = true;
+        let chmod = Stamp { mode: 0o700, ..stamp(&dir, 1) };
+        assert!(matches!(
+            made.sees(Some((&dir, chmod)), Found::Running),
+            LocalChange::Create { meta, .. } if meta.unix_mode == Some(0o700)
+        ));
         let mut left = Case::in_step(&record(1, "/a", dir.clone(), 1, 1));
         left.dead = Some(deleted(left.base.as_ref().expect("in step"), 2, 2));
         (left.base, left.base_now, left.shown) = (None, None, None);

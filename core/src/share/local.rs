@@ -107,7 +107,19 @@ impl Judge<'_> {
         }
         let policy = Policy { author: self.may_author(), caught_up: self.progress.caught_up, ..Policy::FULL };
         let dead = scene.dead_refs();
-        let view = scene.view(path, &dead, Target::Free, false, policy);
+        let gone = now
+            .is_none_or(|now| scene.base.as_ref().is_some_and(|base| base.content() != Some(&now.content)));
+        let target = match &scene.base_now {
+            Some(base_now) if gone => match self.followed(path, &scene, base_now)? {
+                Some(target) => target,
+                None => {
+                    self.effects.again.push(path.clone());
+                    return Ok(());
+                }
+            },
+            _ => Target::Free,
+        };
+        let view = scene.view(path, &dead, target, false, policy);
         let observed = now.map(|now| Observed { stamp: &now.stamp, content: &now.content });
         let change = local_change(&view, observed, item.found, self.now.wall);
         if !self.may_author() && !matches!(change, LocalChange::None | LocalChange::Adopt { .. }) {
@@ -194,6 +206,19 @@ impl Judge<'_> {
         }
     }
 
+    /// Whether what is gone from a path stands where its record moved to; `None` while that is being settled.
+    fn followed(&mut self, path: &RelPath, scene: &Scene, now: &Record) -> Result<Option<Target>, Miss> {
+        let Some(to) = RelPath::from_key(&now.key).filter(|to| to != path && !now.deleted()) else {
+            return Ok(Some(Target::Free));
+        };
+        if self.work.is_busy(&to) {
+            return Ok(None);
+        }
+        let there = self.txn.row(&to)?;
+        let same = there.content().is_some() && there.content() == scene.row.content();
+        Ok(Some(if same { Target::Holds } else { Target::Free }))
+    }
+
     /// A user replaced or deleted a value that had lost, before its content was copied to its conflict file: what that
     /// record names may be nowhere any more, and who replaced it had seen it.
     fn loser_replaced(&mut self, scene: &Scene) -> Result<(), Miss> {
@@ -241,6 +266,7 @@ impl Judge<'_> {
         };
         let base = match &now {
             None => Base::None,
+            Some(_) if version.deleted() => Base::None,
             Some(_) if joined.looks_like(&version) && path.is_key(&joined.key) => Base::Index(version.uuid),
             Some(_) => Base::Older(Box::new(version)),
         };

@@ -394,6 +394,11 @@ impl Share {
         let wake = progress.totals.pending > 0 && (progress != self.progress || !effects.ended.is_empty());
         self.progress = progress;
         self.store_trouble = None;
+        for op in ops {
+            if let Op::Remote { record, .. } = op {
+                self.work.superseded(record, ctx.now, ctx.out);
+            }
+        }
         for (conn, arrival) in effects.from_link {
             if let Some(link) = self.links.get_mut(&conn) {
                 link.feed.note_from_link(arrival);

@@ -178,7 +178,8 @@ impl Share {
     /// Failed paths, those with one reason in one sentence.
     fn failed_paths(&self) -> impl Iterator<Item = String> {
         let mut reasons: BTreeMap<&'static str, (&RelPath, u64)> = BTreeMap::new();
-        for (path, failure) in self.work.failures() {
+        // Failures of paths that came into step some other way are forgotten by the next sweep, and told no more.
+        for (path, failure) in self.work.failures().filter(|_| self.progress.totals.pending > 0) {
             reasons.entry(failure_sentence(failure.trouble)).or_insert((path, 0)).1 += 1;
         }
         reasons.into_iter().map(|(why, (path, count))| match count {

@@ -129,7 +129,11 @@ impl Txn {
                 Need::Record(uuid) => {
                     Query::Get { space: Space::Record, key: layout::record_key(root, *uuid) }
                 }
-                Need::Row(path) => Query::Get { space: Space::Path, key: layout::path_key(root, path) },
+                // Two rows tell whether anything at all lies beneath, which mostly spares a second look-up.
+                Need::Row(path) => {
+                    let (start, (_, end)) = (layout::path_key(root, path), layout::beneath(root, path));
+                    Query::Range { space: Space::Path, start, end, limit: 2 }
+                }
                 Need::Content(sha256) => {
                     let (start, end) = layout::content_range(root, sha256);
                     Query::Range { space: Space::Content, start, end, limit: CONTENT_PATHS_MAX }
@@ -158,10 +162,14 @@ impl Txn {
                     self.records.insert(uuid, stored);
                 }
                 Need::Row(path) => {
-                    let row = match rows.first() {
+                    let own = rows.first().filter(|(key, _)| *key == layout::path_key(self.root, &path));
+                    let row = match own {
                         Some((_, value)) => PathRow::decode(value, peers)?,
                         None => PathRow::default(),
                     };
+                    if rows.len() == usize::from(own.is_some()) {
+                        self.beneath.entry(path.clone()).or_default();
+                    }
                     self.rows.insert(path, row);
                 }
                 Need::Content(sha256) => {
@@ -275,7 +283,9 @@ impl Txn {
     }
 
     /// Sets a row.
-    pub fn put_row(&mut self, path: &RelPath, row: PathRow) {
+    pub fn put_row(&mut self, path: &RelPath, mut row: PathRow) {
+        // What has a base is there for itself.
+        row.implied &= row.base == Base::None || row.is_left_dir();
         self.new_rows.insert(path.clone(), row);
     }
 
@@ -284,12 +294,16 @@ impl Txn {
         self.extra.push(write);
     }
 
-    /// Something went away from a path: a directory that stood only for it is to be looked at.
+    /// Something went away from a path: the nearest directory above, if it stood only for it, is to be looked at.
     pub fn emptied(&mut self, path: &RelPath) -> Result<(), Miss> {
-        if let Some(dir) = path.parent().filter(|dir| !dir.is_root()) {
+        for dir in path.ancestors().filter(|dir| !dir.is_root()) {
             let mut row = self.row(&dir)?;
             if row.recheck_dir() {
                 self.put_row(&dir, row);
+                break;
+            }
+            if row.disk.is_some() || !row.live.is_empty() {
+                break;
             }
         }
         Ok(())

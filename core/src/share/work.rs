@@ -16,7 +16,7 @@ use crate::files::fetch::{FetchError, Fetcher, Want};
 use crate::files::path::RelPath;
 use crate::files::plan::wanted_meta;
 use crate::files::reconcile::GRAIN_DEFAULT;
-use crate::ids::{RootId, TempId, Token};
+use crate::ids::{RootId, TempId, Token, Uuid};
 use crate::index::codec::PeerTable;
 use crate::index::record::{EntryContent, Record, Value};
 use crate::io::disk::{DiskDone, DiskError, DiskOp, Kind, Remove, SetMeta, Stage, StageContent, Stamp};
@@ -139,6 +139,8 @@ pub struct Work {
     again: bool,
     busy: BTreeSet<RelPath>,
     wants: BTreeMap<u64, (RelPath, Arc<Record>, Option<Stamp>)>,
+    /// The downloads by the record that they are for.
+    wanted: BTreeMap<Uuid, u64>,
     next_id: u64,
     next_temp: u64,
     links: Vec<(Stage, RelPath, Arc<Record>, Option<Stamp>)>,
@@ -170,6 +172,7 @@ impl Work {
             again: false,
             busy: BTreeSet::new(),
             wants: BTreeMap::new(),
+            wanted: BTreeMap::new(),
             next_id: 0,
             // The fetcher counts up from its own base; this half of the numbers is never reached by it.
             next_temp: temp_base ^ (1 << 63),
@@ -319,6 +322,7 @@ impl Work {
                 self.next_id += 1;
                 let id = self.next_id;
                 let (size, sha256) = (*size, *sha256);
+                self.wanted.insert(version.uuid, id);
                 self.wants.insert(id, (path, version, replaces));
                 self.waiting_wants.push_back(Want { id, sha256, size, mode, mtime_ns, local });
             }
@@ -361,20 +365,46 @@ impl Work {
         }
         while self.fetcher.capacity() > 0 {
             let Some(want) = self.waiting_wants.pop_front() else { break };
+            if !self.wants.contains_key(&want.id) {
+                // It was called off.
+                continue;
+            }
             let (id, taken) = (want.id, self.fetcher.want(want, now, out));
             if !taken {
                 // Numbers are never used twice and there is capacity: this cannot happen, and would only cost a retry.
-                if let Some((path, ..)) = self.wants.remove(&id) {
+                if let Some((path, ..)) = self.take_want(id) {
                     self.busy.remove(&path);
                 }
             }
         }
     }
 
+    fn take_want(&mut self, id: u64) -> Option<(RelPath, Arc<Record>, Option<Stamp>)> {
+        let want = self.wants.remove(&id)?;
+        if self.wanted.get(&want.1.uuid) == Some(&id) {
+            self.wanted.remove(&want.1.uuid);
+        }
+        Some(want)
+    }
+
+    /// Another version of a record came: a download for one that it is no more is called off, because nobody may have
+    /// that content any longer, and what is to become of the path now would wait for it.
+    pub fn superseded(&mut self, record: &Record, now: Now, out: &mut Outbox) {
+        let Some(&id) = self.wanted.get(&record.uuid) else { return };
+        let Some((_, version, _)) = self.wants.get(&id) else { return };
+        if !record.deleted() && record.key == version.key && record.content() == version.content() {
+            return;
+        }
+        if let Some((path, ..)) = self.take_want(id) {
+            self.fetcher.cancel(id, now, out);
+            self.busy.remove(&path);
+        }
+    }
+
     /// Takes finished downloads over.
     fn take_fetched(&mut self, now: Now) {
         while let Some(fetched) = self.fetcher.poll_done() {
-            let Some((path, version, replaces)) = self.wants.remove(&fetched.id) else { continue };
+            let Some((path, version, replaces)) = self.take_want(fetched.id) else { continue };
             match fetched.result {
                 Ok((temp, _)) => {
                     self.ready_since.get_or_insert(now.mono);

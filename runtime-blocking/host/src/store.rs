@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use clearskies_core::ids::Token;
 use clearskies_core::io::store::{Durability, Query, Row, Space, StoreDone, StoreError, StoreOp, Write};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use crate::durable;
@@ -187,6 +188,8 @@ impl Store {
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(Duration::from_secs(1))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        // Otherwise SQLite plans a range query anew for each pair of bounds.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // One process alone: no shared memory, no lock per transaction.
         connection.execute_batch(&format!(
             "PRAGMA locking_mode = EXCLUSIVE; PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL;

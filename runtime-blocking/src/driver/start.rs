@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clearskies_core::config::Config;
 use clearskies_core::engine::Engine;
@@ -13,7 +14,7 @@ use clearskies_core::time::Instant;
 use clearskies_host::clock::Clock;
 use clearskies_host::disk::DiskPool;
 use clearskies_host::entropy;
-use clearskies_host::lock::HomeLock;
+use clearskies_host::lock::{HomeLock, LockError};
 use clearskies_host::run_token::RunFile;
 use clearskies_host::store::{Store, StoreThread};
 use clearskies_host::watch::{Inotify, Watcher};
@@ -29,12 +30,34 @@ use super::{Driver, EventSink, Options, StartError, Stop, token};
 use crate::control::server::Server;
 use crate::daemon::home::Home;
 
+/// How long a holder of the home that does not answer is waited for,
+const HOLDER_TIMEOUT: Duration = Duration::from_secs(5);
+/// and how often the lock is tried meanwhile.
+const LOCK_EVERY: Duration = Duration::from_millis(50);
+
+/// Locks a home. A process that was killed may hold it for a moment more, until the system has done with it; only one
+/// that answers is refused at once.
+fn lock(home: &Home) -> Result<HomeLock, LockError> {
+    let begun = std::time::Instant::now();
+    loop {
+        match HomeLock::acquire(home.dir()) {
+            Err(LockError::Held { .. })
+                if begun.elapsed() < HOLDER_TIMEOUT
+                    && std::os::unix::net::UnixStream::connect(home.control()).is_err() =>
+            {
+                std::thread::sleep(LOCK_EVERY);
+            }
+            result => return result,
+        }
+    }
+}
+
 impl Driver {
     /// Opens everything that a node needs. Nothing happens on the network before [`Driver::run`].
     pub fn open(options: Options, events: EventSink) -> Result<Driver, StartError> {
         let home = Home::prepare(&options.home).map_err(StartError::Home)?;
-        let lock = HomeLock::acquire(home.dir())
-            .map_err(|error| StartError::Home(format!("{}: {error}", home.dir().display())))?;
+        let lock =
+            lock(&home).map_err(|error| StartError::Home(format!("{}: {error}", home.dir().display())))?;
         let io = |what| move |error| StartError::Io(what, error);
         let poll = Poll::new().map_err(io("cannot wait for sockets"))?;
         let registry = poll.registry();

@@ -52,9 +52,9 @@ impl Image {
         }
     }
 
-    /// The keys of a space.
-    pub fn keys(&self, space: Space) -> impl Iterator<Item = &Vec<u8>> {
-        self.0.get(&space).into_iter().flat_map(BTreeMap::keys)
+    /// What a space holds, in the order of its keys.
+    pub fn iter(&self, space: Space) -> impl Iterator<Item = (&Vec<u8>, &Vec<u8>)> {
+        self.0.get(&space).into_iter().flatten()
     }
 
     /// How many rows a space holds.
