@@ -22,6 +22,12 @@ use clearskies_tests::sim::users::{Item, Tree};
 const SHARE: &str = "/share";
 /// Seeds of an ordinary run.
 const SEEDS: Range<u64> = 0..200;
+/// Seeds that showed bugs that were mended since: a folder made by the engine that nobody watched or walked, a file
+/// where others have a folder, a folder that stood only for others and was forgotten, a lost conflict file's record,
+/// a chmod during a rename, a parent that was missing, a file deleted while its record moved, a late version that
+/// ended a download, a folder with a file's permissions.
+const FOUND: [u64; 14] = [57, 30, 51, 399, 616, 345, 369, 212, 331, 433, 1900, 2337, 2518, 2988];
+const NOT_AVAILABLE: &str = "no connected peer has its content";
 /// Long enough for every back-off of the dialer and of what failed.
 const REST: Duration = Duration::from_secs(3600);
 /// So many failures are told in full.
@@ -261,6 +267,20 @@ impl Run {
         tree
     }
 
+    /// Whether nothing but contents is missing that no machine has any more, and that each machine says so: after power
+    /// failed, a record comes back whose content its only holder deleted before the store knew it again.
+    fn only_lost_contents(&self, unquiet: &str) -> bool {
+        let mut shares = unquiet.lines().filter(|line| line.contains("ShareStatus"));
+        let told = |line: &str| {
+            let problems = line.split("problems: [").nth(1).and_then(|rest| rest.split(']').next());
+            problems.is_some_and(|problems| {
+                !problems.is_empty()
+                    && problems.split("\", \"").all(|problem| problem.contains(NOT_AVAILABLE))
+            })
+        };
+        self.weather == Weather::Power && shares.all(told)
+    }
+
     /// What every machine says of every path, where it is not in step.
     fn whys(&mut self) -> String {
         let mut all = String::new();
@@ -282,7 +302,9 @@ impl Run {
     }
 
     fn check(&mut self) {
-        if let Err(unquiet) = self.world.try_quiet(REST) {
+        if let Err(unquiet) = self.world.try_quiet(REST)
+            && !self.only_lost_contents(&unquiet)
+        {
             panic!("not quiet:\n{unquiet}\n{}\n{}", self.whys(), self.world.trace.tail(60));
         }
         let all: Vec<usize> = (0..self.world.nodes.len()).collect();
@@ -337,18 +359,18 @@ fn run(seed: u64) -> Result<(), String> {
     Err(format!("{acts}{}", text.unwrap_or_default()))
 }
 
-fn seeds() -> Range<u64> {
+fn seeds() -> Vec<u64> {
     let number = |text: &str| text.parse::<u64>().expect("a number");
     if let Ok(seed) = std::env::var("SIM_SEED") {
         let seed = number(&seed);
-        return seed..seed + 1;
+        return vec![seed];
     }
     match std::env::var("SIM_SEEDS") {
         Ok(range) => {
             let (start, end) = range.split_once("..").expect("a range like 0..100");
-            number(start)..number(end)
+            (number(start)..number(end)).collect()
         }
-        Err(_) => SEEDS,
+        Err(_) => SEEDS.chain(FOUND).collect(),
     }
 }
 

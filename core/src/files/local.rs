@@ -77,8 +77,8 @@ pub enum LocalChange {
         /// When.
         time: WallTime,
     },
-    /// The record is deleted; descends from the base, so that it deletes no more than the base had seen. If something is
-    /// there, it is what another record wants, and has no base yet.
+    /// The record is deleted; descends from the base, so that it deletes no more than the base had seen. If something
+    /// is there, it is what another record wants, and has no base yet.
     Delete {
         /// The record.
         uuid: Uuid,

@@ -197,6 +197,9 @@ pub enum Reason {
     Unusable,
 }
 
+/// Read, write and search for the owner.
+const OWNER_ALL: u32 = 0o700;
+
 /// What a path should be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Goal<'a> {
@@ -463,9 +466,11 @@ pub(crate) fn entry(record: &Record) -> Option<&EntryValue> {
 }
 
 /// Permission bits and modification time in nanoseconds that a record asks for. A touch counts while no later
-/// content has been set.
+/// content has been set. A directory is never shut to its owner: nothing could be brought into it, and its bits may be
+/// those of a file that it took the place of.
 pub fn wanted_meta(record: &Record) -> (Option<u32>, Option<i64>) {
-    (record.meta.unix_mode.map(|mode| mode & 0o7777), wanted_mtime(record).map(|time| time.0))
+    let least = if record.is_dir() { OWNER_ALL } else { 0 };
+    (record.meta.unix_mode.map(|mode| mode & 0o7777 | least), wanted_mtime(record).map(|time| time.0))
 }
 
 /// The modification time that a record asks for.

@@ -3,6 +3,7 @@
 //!
 //! Owns disk work under way and what failed; decides nothing about records.
 
+mod dirs;
 mod install;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -392,12 +393,15 @@ impl Work {
     pub fn superseded(&mut self, record: &Record, now: Now, out: &mut Outbox) {
         let Some(&id) = self.wanted.get(&record.uuid) else { return };
         let Some((_, version, _)) = self.wants.get(&id) else { return };
-        if !record.deleted() && record.key == version.key && record.content() == version.content() {
+        let same = !record.deleted() && record.key == version.key && record.content() == version.content();
+        // What comes late over another peer is nothing new.
+        if same || version.clock.covers(&record.clock) {
             return;
         }
         if let Some((path, ..)) = self.take_want(id) {
             self.fetcher.cancel(id, now, out);
             self.busy.remove(&path);
+            self.wake();
         }
     }
 
@@ -707,52 +711,6 @@ impl Work {
             }
             Job::Page | Job::GroupIntents(_) | Job::Forget => {}
         }
-    }
-
-    fn make_dirs(&mut self, dirs: Vec<(RelPath, Option<Arc<Record>>)>, retried: bool, out: &mut Outbox) {
-        let mode = |version: &Option<Arc<Record>>| version.as_ref().and_then(|v| v.meta.unix_mode);
-        let wanted = dirs.iter().map(|(path, version)| (path.clone(), mode(version))).collect();
-        let op = DiskOp::MakeDirs { root: self.root, dirs: wanted };
-        self.jobs.insert(out.disk(op), Job::MakeDirs(dirs, retried));
-    }
-
-    fn made_dirs(
-        &mut self,
-        dirs: Vec<(RelPath, Option<Arc<Record>>)>,
-        retried: bool,
-        result: Result<DiskDone, DiskError>,
-        now: Now,
-        out: &mut Outbox,
-    ) {
-        let stamps = stamps(result, dirs.len());
-        let mut again = Vec::new();
-        for ((path, version), stamp) in dirs.into_iter().zip(stamps) {
-            match (stamp, version) {
-                (Ok(stamp), Some(version)) => {
-                    self.failures.remove(&path);
-                    // It may have been there before, with things in it that nobody has seen: it is walked once.
-                    let (content, settled, intent) = (EntryContent::Dir, false, false);
-                    let outcome = Outcome::Placed { version, content, stamp, settled, intent };
-                    self.finished.push(Finished { path, outcome });
-                }
-                (Ok(stamp), None) => {
-                    self.finished.push(Finished { path, outcome: Outcome::Implied { stamp } });
-                }
-                (Err(DiskError::NotFound), version) if !retried => again.push((path, version)),
-                (Err(error), _) => self.fail(path, Trouble::Disk(error), now, false),
-            }
-        }
-        if again.is_empty() {
-            return;
-        }
-        // A directory on the way lives only through what lies beneath it. One that is in work is its own matter.
-        let above = ancestors(again.iter().map(|(path, _)| path));
-        let above = above.into_iter().map(|(path, _)| path).filter(|path| !self.busy.contains(path));
-        let mut dirs: Vec<_> = above.map(|path| (path, None)).collect();
-        self.busy.extend(dirs.iter().map(|(path, _)| path.clone()));
-        dirs.append(&mut again);
-        dirs.sort_by(|(a, _), (b, _)| a.cmp(b));
-        self.make_dirs(dirs, true, out);
     }
 
     fn renamed(

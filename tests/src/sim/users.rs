@@ -111,6 +111,14 @@ impl SimDisk {
     pub fn remove_path(&mut self, wall_ns: i64, path: &str) -> Result<(), DiskError> {
         self.fs.set_now(wall_ns);
         let (dir, name) = self.split(path)?;
+        // As `rm -r` does: one by one, each with its hint.
+        if let Ok(inode) = self.fs.child(dir, name)
+            && let Body::Dir(names) = &self.fs.node(inode).body
+        {
+            for child in names.keys().cloned().collect::<Vec<_>>() {
+                self.remove_path(wall_ns, &format!("{path}/{}", String::from_utf8_lossy(&child)))?;
+            }
+        }
         self.fs.remove(dir, name)?;
         self.touched(dir, name);
         Ok(())
