@@ -10,6 +10,7 @@ use ring::{hkdf, hmac};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+pub use crate::club::codebook::hello_tag;
 use crate::club::cpace::{self, CpaceInitiator};
 use crate::connection::login::{Login, Logins, Method, Role, Secret};
 use crate::error::Malformed;
@@ -44,16 +45,6 @@ pub(super) enum AuthFault {
     /// The other side does not know the secret.
     WrongProof,
 }
-
-/// How a client names the ID `id` on the link that `exporter` names, so that nobody else can tell which it is.
-pub fn hello_tag(id: &[u8; 32], exporter: &[u8; 32]) -> [u8; 32] {
-    let mut context = Context::new(&SHA256);
-    context.update(b"clearskies hello");
-    context.update(id);
-    context.update(exporter);
-    digest_of(context)
-}
-
 /// One side's authentication.
 pub(super) struct Auth {
     exporter: [u8; 32],

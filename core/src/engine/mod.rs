@@ -17,7 +17,7 @@ use core::net::{IpAddr, SocketAddr};
 use crate::channel::tls::TlsIdentity;
 use crate::config::Config;
 use crate::discovery::dialer::Dialer;
-use crate::discovery::lan::Lan;
+use crate::discovery::lan::{self, Lan};
 use crate::engine::boot::Boot;
 use crate::engine::command::Command;
 use crate::engine::links::{Links, Stage};
@@ -56,7 +56,7 @@ pub struct Engine {
     joiners: BTreeMap<(RootId, SocketAddr), AccessId>,
     archives: BTreeMap<Token, commands::ArchiveAsk>,
     tls: TlsIdentity,
-    tls_day: i64,
+    tls_day: u32,
     store_token: [u8; 16],
     paused: bool,
     stopping: bool,
@@ -95,7 +95,7 @@ impl Engine {
             joiners: BTreeMap::new(),
             archives: BTreeMap::new(),
             tls,
-            tls_day: peers::day(now.wall),
+            tls_day: lan::day(now.wall),
             store_token: [0; 16],
             paused: false,
             stopping: false,

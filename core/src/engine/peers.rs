@@ -9,13 +9,15 @@ use core::time::Duration;
 
 use crate::channel::Transport;
 use crate::channel::tls::TlsIdentity;
+use crate::club::code::AccessCode;
 use crate::club::codebook::{Uses, hello_tag};
+use crate::club::cpace::code_prs;
 use crate::club::keys::Club;
 use crate::club::level::Level;
 use crate::connection::login::{Login, Logins, Method, Role, Secret};
 use crate::connection::reason::CloseReason;
 use crate::connection::{ConnConfig, ConnEvent, Connection, PING_TIMEOUT_DEFAULT, Ready};
-use crate::discovery::lan::LanId;
+use crate::discovery::lan::{LanId, day};
 use crate::discovery::network::Networks;
 use crate::engine::Engine;
 use crate::engine::commands::AfterCommit;
@@ -27,7 +29,7 @@ use crate::io::{DiskOp, Output};
 use crate::share::folder::{self, ShareFact};
 use crate::share::layout::{self, Fact};
 use crate::share::{Membership, Share, put_fact};
-use crate::time::{Instant, NANOS_PER_SECOND, Now, WallTime};
+use crate::time::{Instant, NANOS_PER_SECOND, Now};
 use crate::wire::message::Message;
 
 /// Unauthenticated connections from one address (IPv6: one /64), and in all (protocol §3).
@@ -41,11 +43,6 @@ const CLOCK_DIFFERENCE: i64 = 60 * NANOS_PER_SECOND;
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 /// The longest name of a computer that is kept, in bytes.
 const NAME_BYTES_MAX: usize = 255;
-
-/// The UTC day of a time.
-pub fn day(wall: WallTime) -> i64 {
-    wall.0.div_euclid(86_400 * NANOS_PER_SECOND)
-}
 
 /// How fast bytes come and go.
 #[derive(Debug, Default)]
@@ -190,16 +187,9 @@ impl Share {
     }
 }
 
-/// The PRS of the PAKE (decisions: CPace binding): both parts behind their lengths.
-fn code_secret(code: &crate::club::code::AccessCode) -> Secret {
-    const LABEL: &[u8] = b"clearskies-code-2";
-    let password = code.password();
-    let mut prs = Vec::with_capacity(2 + LABEL.len() + password.len());
-    prs.push(LABEL.len() as u8);
-    prs.extend_from_slice(LABEL);
-    prs.push(password.len() as u8);
-    prs.extend_from_slice(&*password);
-    Secret::Password(prs)
+/// What both sides of a link by code must know.
+fn code_secret(code: &AccessCode) -> Secret {
+    Secret::Password(code_prs(&code.password()).to_vec())
 }
 
 impl Engine {

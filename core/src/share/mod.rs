@@ -43,7 +43,7 @@ use crate::rng::Rng;
 use crate::share::folder::Folder;
 use crate::share::layout::Fact;
 use crate::share::link::PeerLink;
-use crate::share::pipeline::{Effects, Op, Pipeline, durability};
+use crate::share::pipeline::{Effects, Op, Pipeline};
 use crate::share::progress::Progress;
 use crate::share::survey::Survey;
 use crate::share::txn::{Miss, Txn};
@@ -384,7 +384,7 @@ impl Share {
         if self.peers.len() != self.peers_stored {
             writes.push(put_fact(self.root, Fact::Peers, encode_peers(&self.peers)));
         }
-        let token = ctx.out.store(StoreOp::Commit { writes, durability: durability(&effects) });
+        let token = ctx.out.store(StoreOp::Commit { writes, durability: Durability::Soon });
         self.pipeline.committing(token, ops, txn, effects, progress);
     }
 

@@ -13,7 +13,6 @@ use crate::ids::{ConnId, Token};
 use crate::index::clock::Clock;
 use crate::index::knowledge::Resume;
 use crate::index::record::Record;
-use crate::io::store::Durability;
 use crate::share::finish::Finished;
 use crate::share::local::Observation;
 use crate::share::progress::Progress;
@@ -97,12 +96,8 @@ pub struct Effects {
     pub done_from: Vec<ConnId>,
     /// Where the answers of links stand.
     pub resume: BTreeMap<ConnId, Resume>,
-    /// Paths that wait for changes which are not known yet.
-    pub unknown: usize,
     /// Joins that showed that somebody broke the rules.
     pub faults: u64,
-    /// When the commit must be safe.
-    pub durable: bool,
 }
 
 /// Where a batch is.
@@ -203,9 +198,4 @@ impl Pipeline {
     pub fn take_committed(&mut self, token: Token) -> Option<Batch> {
         self.batch.take_if(|batch| matches!(batch.phase, Phase::Committing(t) if t == token))
     }
-}
-
-/// When a batch must be safe.
-pub fn durability(effects: &Effects) -> Durability {
-    if effects.durable { Durability::Now } else { Durability::Soon }
 }

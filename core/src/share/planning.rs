@@ -12,7 +12,7 @@ use crate::club::level::Level;
 use crate::engine::command::Existing;
 use crate::files::conflict::{self, HiddenFate};
 use crate::files::path::RelPath;
-use crate::files::plan::{self, Policy, Reason, Step, Target, View};
+use crate::files::plan::{self, Policy, Step, Target, View};
 use crate::files::row::{Base, PathRow};
 use crate::ids::{ConnId, PeerId, RootId, Uuid};
 use crate::index::author::{self, Author, Unmade};
@@ -415,11 +415,7 @@ impl Judge<'_> {
                     }
                 }
             }
-            Step::Wait(reason) => {
-                if reason == Reason::NotKnown {
-                    self.effects.unknown += 1;
-                }
-            }
+            Step::Wait(_) => {}
         }
         Ok(())
     }
