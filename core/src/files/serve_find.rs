@@ -28,7 +28,8 @@ pub const REMEMBERED_MAX: usize = 64;
 /// The key of a row of `Space::Content`: this file has this content.
 pub fn content_key(root: RootId, sha256: &Sha256, path: &RelPath) -> Vec<u8> {
     let mut key = content_prefix(root, sha256);
-    key.extend_from_slice(&path.sort_key());
+    key.reserve_exact(path.as_str().len());
+    path.push_sort_key(&mut key);
     key
 }
 
@@ -40,8 +41,9 @@ fn content_prefix(root: RootId, sha256: &Sha256) -> Vec<u8> {
 }
 
 fn path_key(root: RootId, path: &RelPath) -> Vec<u8> {
-    let mut key = Vec::from(root.0.to_be_bytes());
-    key.extend_from_slice(&path.sort_key());
+    let mut key = Vec::with_capacity(4 + path.as_str().len());
+    key.extend_from_slice(&root.0.to_be_bytes());
+    path.push_sort_key(&mut key);
     key
 }
 

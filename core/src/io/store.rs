@@ -21,7 +21,7 @@ pub enum Space {
     Content = 4,
     /// club ‖ path → nothing: the paths that are not at their index version yet.
     Pending = 5,
-    /// club ‖ path → the version that is being put there.
+    /// club ‖ number → paths and the versions that are being put there together.
     Intent = 6,
     /// club ‖ SHA-256 → the temp file and the ranges of a download that was begun.
     Partial = 7,

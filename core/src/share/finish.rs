@@ -5,11 +5,8 @@ use alloc::sync::Arc;
 
 use crate::files::path::RelPath;
 use crate::files::row::{Base, DiskState};
-use crate::ids::RootId;
 use crate::index::record::{EntryContent, Record};
 use crate::io::disk::Stamp;
-use crate::io::store::{Space, Write};
-use crate::share::layout;
 use crate::share::pipeline::Effects;
 use crate::share::txn::{Miss, Txn};
 
@@ -35,8 +32,6 @@ pub enum Outcome {
         stamp: Stamp,
         /// Whether the stamp can be trusted to tell a later change.
         settled: bool,
-        /// Whether an intent was stored for it.
-        intent: bool,
     },
     /// Nothing lies at the path any more.
     Removed,
@@ -60,25 +55,17 @@ pub enum Outcome {
     Changed,
     /// It failed and is tried again later; the reason is kept by the share.
     Failed,
-    /// As `Failed` or `Changed`, after an intent was stored.
-    Undone {
-        /// Whether the path is to be looked at.
-        look: bool,
-    },
 }
 
 /// Applies one ended work.
-pub fn apply(txn: &mut Txn, root: RootId, item: &Finished, effects: &mut Effects) -> Result<(), Miss> {
+pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<(), Miss> {
     let Finished { path, outcome } = item;
     match outcome {
-        Outcome::Placed { version, content, stamp, settled, intent } => {
+        Outcome::Placed { version, content, stamp, settled } => {
             let mut row = txn.row(path)?;
             row.base = base_for(txn, version, path)?;
             row.disk = Some(DiskState { stamp: *stamp, content: content.clone(), settled: *settled });
             txn.put_row(path, row);
-            if *intent {
-                drop_intent(txn, root, path);
-            }
         }
         Outcome::Removed => {
             let mut row = txn.row(path)?;
@@ -123,19 +110,9 @@ pub fn apply(txn: &mut Txn, root: RootId, item: &Finished, effects: &mut Effects
         }
         Outcome::Changed => effects.again.push(path.clone()),
         Outcome::Failed => {}
-        Outcome::Undone { look } => {
-            drop_intent(txn, root, path);
-            if *look {
-                effects.again.push(path.clone());
-            }
-        }
     }
     effects.ended.push(path.clone());
     Ok(())
-}
-
-fn drop_intent(txn: &mut Txn, root: RootId, path: &RelPath) {
-    txn.put_extra(Write::Delete { space: Space::Intent, key: layout::path_key(root, path) });
 }
 
 /// The base of content at `path` that is `version`: the index's own version where that looks the same there.

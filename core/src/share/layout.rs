@@ -115,10 +115,17 @@ pub fn arrival_key(root: RootId, arrival: u64) -> Vec<u8> {
     key
 }
 
-/// Key of a path in [`Space::Path`], [`Space::Pending`] and [`Space::Intent`].
+/// Key of the intents of one group of installs.
+pub fn intents_key(root: RootId, group: u64) -> Vec<u8> {
+    arrival_key(root, group)
+}
+
+/// Key of a path in [`Space::Path`] and [`Space::Pending`].
 pub fn path_key(root: RootId, path: &RelPath) -> Vec<u8> {
-    let mut key = root.0.to_be_bytes().to_vec();
-    key.extend_from_slice(&path.sort_key());
+    // Room for the byte that a range's end adds.
+    let mut key = Vec::with_capacity(5 + path.as_str().len());
+    key.extend_from_slice(&root.0.to_be_bytes());
+    path.push_sort_key(&mut key);
     key
 }
 
@@ -144,9 +151,11 @@ pub fn beneath(root: RootId, dir: &RelPath) -> (Vec<u8>, Vec<u8>) {
 
 /// Where a content may lie: the range of [`Space::Content`] that a digest has.
 pub fn content_range(root: RootId, sha256: &Sha256) -> (Vec<u8>, Vec<u8>) {
-    let mut start = root.0.to_be_bytes().to_vec();
+    let mut start = Vec::with_capacity(36);
+    start.extend_from_slice(&root.0.to_be_bytes());
     start.extend_from_slice(&sha256.0);
-    let mut end = start.clone();
+    let mut end = Vec::with_capacity(38);
+    end.extend_from_slice(&start);
     end.extend_from_slice(&[0xff; 2]);
     (start, end)
 }

@@ -111,7 +111,7 @@ impl Share {
             }
             DatabaseMessage::Update { record, at } => {
                 link.queued += 1;
-                self.pipeline.push(Op::Remote { conn, record, at });
+                self.pipeline.push(Op::Remote { conn, record: record.into(), at });
             }
             DatabaseMessage::Current { knowledge } => {
                 link.queued += 1;

@@ -14,9 +14,7 @@ use crate::index::author::{self, Author, Revision, Unmade};
 use crate::index::merge;
 use crate::index::record::{EntryContent, Meta, Record, Value};
 use crate::io::disk::Stamp;
-use crate::io::store::{Space, Write};
 use crate::share::finish::base_for;
-use crate::share::layout;
 use crate::share::planning::{Judge, Scene, all};
 use crate::share::txn::Miss;
 
@@ -328,7 +326,6 @@ impl Judge<'_> {
         row.base = base_for(self.txn, intent, path)?;
         row.disk = Some(now.clone());
         self.txn.put_row(path, row);
-        self.txn.put_extra(Write::Delete { space: Space::Intent, key: layout::path_key(self.root, path) });
         Ok(true)
     }
 }

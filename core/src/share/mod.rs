@@ -6,6 +6,7 @@
 
 pub mod finish;
 pub mod folder;
+pub mod intents;
 pub mod layout;
 pub mod link;
 pub mod local;
@@ -43,7 +44,7 @@ use crate::rng::Rng;
 use crate::share::folder::Folder;
 use crate::share::layout::Fact;
 use crate::share::link::PeerLink;
-use crate::share::pipeline::{Effects, Op, Pipeline};
+use crate::share::pipeline::{Batch, Effects, Loaded, Op, Pipeline};
 use crate::share::progress::Progress;
 use crate::share::survey::Survey;
 use crate::share::txn::{Miss, Txn};
@@ -111,13 +112,14 @@ pub struct Share {
     pub store_trouble: Option<StoreError>,
     /// First half of the uuids of new records; the second is the revision, so that they lie together in the store.
     uuid_prefix: [u8; 8],
-    /// Versions whose install was under way when the last run ended.
+    /// Versions whose install may have come to pass without the database knowing it.
     intents: BTreeMap<RelPath, Arc<Record>>,
+    /// Keys of those that the last run left in the database.
+    intents_left: Vec<Vec<u8>>,
     pub(crate) resumes: BTreeMap<PeerId, Resume>,
     pipeline: Pipeline,
     retry_store_at: Option<Instant>,
     tokens: BTreeMap<Token, Asked>,
-    planning_pages: u32,
     /// How many peers the stored table has.
     peers_stored: usize,
     /// Whether what the last run left was asked for.
@@ -180,11 +182,11 @@ impl Share {
             store_trouble: None,
             uuid_prefix: rng.bytes(),
             intents: BTreeMap::new(),
+            intents_left: Vec::new(),
             resumes: BTreeMap::new(),
             pipeline: Pipeline::default(),
             retry_store_at: None,
             tokens: BTreeMap::new(),
-            planning_pages: 0,
             peers_stored: 0,
             leftovers: false,
         }
@@ -262,7 +264,8 @@ impl Share {
         }
         if self.survey.finished && self.survey.all_taken() {
             self.survey.finished = false;
-            self.pipeline.push(Op::LookedThrough);
+            let intents = core::mem::take(&mut self.intents_left);
+            self.pipeline.push(Op::LookedThrough { intents });
         }
     }
 
@@ -281,12 +284,13 @@ impl Share {
         if self.pipeline.is_idle() {
             self.work.pump_removals(ctx.now, ctx.out);
         }
-        let finished = self.work.take_finished();
-        if !finished.is_empty() {
-            self.pipeline.push(Op::Finish(finished));
+        self.intents.extend(self.work.take_unsure());
+        let (items, groups) = self.work.take_finished();
+        if !items.is_empty() || !groups.is_empty() {
+            let intents = groups.into_iter().map(|group| self.work.intents_key(group)).collect();
+            self.pipeline.push(Op::Finish { items, intents });
         }
         while let Some(page) = self.work.take_page() {
-            self.planning_pages += 1;
             self.pipeline.push(Op::Plan(page));
         }
         if self.work.take_root_missing() {
@@ -316,59 +320,93 @@ impl Share {
     }
 
     fn pump_pipeline(&mut self, ctx: &mut Ctx<'_>) {
-        if self.pipeline.is_busy() || self.retry_store_at.is_some() {
+        if self.retry_store_at.is_some() {
             return;
         }
+        let mut turn = None;
+        if !self.pipeline.is_busy() {
+            turn = self.pipeline.next_ahead();
+            if turn.is_none() && !self.pipeline.is_busy() {
+                turn = self.next_batch();
+            }
+        }
+        // Before the batch whose turn it is, so that the store has work while that is decided.
+        if (turn.is_some() || self.pipeline.is_busy())
+            && self.pipeline.wants_ahead()
+            && let Some(next) = self.next_batch()
+        {
+            self.try_ahead(ctx, next);
+        }
+        if let Some(batch) = turn {
+            self.decide(ctx, batch);
+        }
+    }
+
+    /// The next operations of the queue, with a view that lacks all that they are known to need.
+    fn next_batch(&mut self) -> Option<Batch> {
         let ops = self.pipeline.take_ops();
         if ops.is_empty() {
-            return;
+            return None;
         }
         let mut txn = Txn::new(self.root, self.progress.totals, self.progress.arrival);
         for op in &ops {
             planning::prefetch(&mut txn, op);
         }
-        self.decide(ctx, ops, txn);
+        Some(Batch::new(ops, txn))
     }
 
-    /// Decides a batch; loads what it lacks, or commits it.
-    fn decide(&mut self, ctx: &mut Ctx<'_>, ops: Vec<Op>, mut txn: Txn) {
-        let mut progress = self.progress.clone();
-        let mut effects = Effects::default();
-        let mut missed = txn.has_missing();
-        if !missed {
-            for op in &ops {
-                let judged = planning::Judge {
-                    root: self.root,
-                    keys: &self.keys,
-                    level: self.club.as_ref().map(Club::level),
-                    existing: self.folder.policy,
-                    work: &self.work,
-                    links: &self.links,
-                    intents: &self.intents,
-                    peers: &self.peers,
-                    names: &self.names,
-                    uuid_prefix: self.uuid_prefix,
-                    now: ctx.now,
-                    txn: &mut txn,
-                    progress: &mut progress,
-                    effects: &mut effects,
-                }
-                .op(op);
-                missed |= judged == Err(Miss);
-            }
+    /// Decides the operations of a batch; false if something is missing.
+    fn judge(&self, now: Now, batch: &mut Batch) -> bool {
+        let Batch { ops, txn, effects, progress, .. } = batch;
+        txn.restart(self.progress.totals, self.progress.arrival);
+        (*effects, *progress) = (Effects::default(), self.progress.clone());
+        if txn.has_missing() {
+            return false;
         }
-        if missed {
-            let queries = txn.take_queries();
-            txn.restart(self.progress.totals, self.progress.arrival);
-            let token = ctx.out.store(StoreOp::Load { queries });
-            self.pipeline.loading(token, ops, txn, Effects::default(), self.progress.clone());
+        let mut missed = false;
+        for op in ops.iter() {
+            let judged = planning::Judge {
+                root: self.root,
+                keys: &self.keys,
+                level: self.club.as_ref().map(Club::level),
+                existing: self.folder.policy,
+                work: &self.work,
+                links: &self.links,
+                intents: &self.intents,
+                peers: &self.peers,
+                names: &self.names,
+                uuid_prefix: self.uuid_prefix,
+                now,
+                txn,
+                progress,
+                effects,
+            }
+            .op(op);
+            missed |= judged == Err(Miss);
+        }
+        !missed
+    }
+
+    /// Loads what the batch ahead lacks, as far as that can be told before the one under way is stored.
+    fn try_ahead(&mut self, ctx: &mut Ctx<'_>, mut batch: Batch) {
+        let misses = batch.txn.has_missing() || batch.take_trial() && !self.judge(ctx.now, &mut batch);
+        let token = misses.then(|| ctx.out.store(StoreOp::Load { queries: batch.txn.take_queries() }));
+        self.pipeline.ahead(token, batch);
+    }
+
+    /// Decides a batch whose turn it is; loads what it lacks, or commits it.
+    fn decide(&mut self, ctx: &mut Ctx<'_>, mut batch: Batch) {
+        if !self.judge(ctx.now, &mut batch) {
+            let token = ctx.out.store(StoreOp::Load { queries: batch.txn.take_queries() });
+            self.pipeline.loading(token, batch);
             return;
         }
+        let Batch { txn, effects, progress, .. } = &mut batch;
         let mut writes = txn.writes(&mut self.peers);
         progress.totals = txn.totals;
         progress.arrival = txn.arrival;
-        if writes.is_empty() && progress == self.progress {
-            self.committed(ctx, &ops, effects, progress);
+        if writes.is_empty() && *progress == self.progress {
+            self.committed(ctx, batch);
             return;
         }
         for (conn, resume) in &effects.resume {
@@ -385,16 +423,18 @@ impl Share {
             writes.push(put_fact(self.root, Fact::Peers, encode_peers(&self.peers)));
         }
         let token = ctx.out.store(StoreOp::Commit { writes, durability: Durability::Soon });
-        self.pipeline.committing(token, ops, txn, effects, progress);
+        self.pipeline.committing(token, batch);
     }
 
     /// A batch took effect.
-    fn committed(&mut self, ctx: &mut Ctx<'_>, ops: &[Op], effects: Effects, progress: Progress) {
+    fn committed(&mut self, ctx: &mut Ctx<'_>, batch: Batch) {
+        let Batch { ops, txn, effects, progress, .. } = batch;
+        self.pipeline.settle(txn.into_changes());
         // Anything that the database learned may be what a pending path waited for.
         let wake = progress.totals.pending > 0 && (progress != self.progress || !effects.ended.is_empty());
         self.progress = progress;
         self.store_trouble = None;
-        for op in ops {
+        for op in &ops {
             if let Op::Remote { record, .. } = op {
                 self.work.superseded(record, ctx.now, ctx.out);
             }
@@ -447,13 +487,8 @@ impl Share {
             self.progress.knowledge.set(self.keys.id(), 0);
             self.renew_identity(ctx, "its database is older than what its peers know");
         }
-        for op in ops {
-            if let Op::Plan(_) = op {
-                self.planning_pages = self.planning_pages.saturating_sub(1);
-                if self.planning_pages == 0 {
-                    self.work.planned();
-                }
-            }
+        for _ in ops.iter().filter(|op| matches!(op, Op::Plan(_))) {
+            self.work.planned();
         }
         if wake {
             self.work.wake();
@@ -494,23 +529,29 @@ impl Share {
         if let Some(asked) = self.tokens.remove(&token) {
             return self.answered(ctx, asked, result);
         }
-        if let Some(mut batch) = self.pipeline.take_loaded(token) {
-            let loaded = match result {
+        if let Some(loaded) = self.pipeline.take_loaded(token) {
+            let (mut batch, ahead) = match loaded {
+                Loaded::Turn(batch) => (batch, false),
+                Loaded::Ahead(batch) => (batch, true),
+            };
+            let taken = match result {
                 Ok(StoreDone::Loaded(answers)) => {
                     batch.txn.loaded(answers, &self.peers).map_err(|_| StoreError::Corrupt)
                 }
                 Ok(StoreDone::Committed) => Err(StoreError::Io),
                 Err(error) => Err(error),
             };
-            return match loaded {
-                Ok(()) => self.decide(ctx, batch.ops, batch.txn),
-                Err(error) => self.store_failed(ctx, batch.ops, error),
+            self.pipeline.catch_up(&mut batch.txn);
+            return match taken {
+                Ok(()) if ahead => self.try_ahead(ctx, batch),
+                Ok(()) => self.decide(ctx, batch),
+                Err(error) => self.store_failed(ctx, batch.ops, ahead, error),
             };
         }
         if let Some(batch) = self.pipeline.take_committed(token) {
             return match result {
-                Ok(_) => self.committed(ctx, &batch.ops, batch.effects, batch.progress),
-                Err(error) => self.store_failed(ctx, batch.ops, error),
+                Ok(_) => self.committed(ctx, batch),
+                Err(error) => self.store_failed(ctx, batch.ops, false, error),
             };
         }
         if self.work.owns(token) {
@@ -524,7 +565,11 @@ impl Share {
     }
 
     /// A batch could not be loaded or stored: nothing of it happened, and it is tried again.
-    fn store_failed(&mut self, ctx: &mut Ctx<'_>, ops: Vec<Op>, error: StoreError) {
+    fn store_failed(&mut self, ctx: &mut Ctx<'_>, ops: Vec<Op>, ahead: bool, error: StoreError) {
+        if !ahead {
+            // In their order: the batch ahead comes behind this one.
+            self.pipeline.drop_ahead();
+        }
         self.pipeline.put_back(ops);
         self.retry_store_at = Some(ctx.now.mono.plus(STORE_PAUSE));
         if self.store_trouble != Some(error) {
@@ -571,10 +616,16 @@ impl Share {
             Asked::Records(conn, arrivals, to) => self.records_loaded(ctx, conn, &arrivals, to, answers),
             Asked::Intents => {
                 for (key, value) in rows() {
-                    let record = crate::index::codec::decode_record(&mut value.as_slice(), &self.peers);
-                    if let (Some(path), Ok(record)) = (layout::path_of_key(&key), record) {
-                        self.intents.insert(path, Arc::new(record));
+                    match intents::decode(&value, &self.peers) {
+                        Ok(items) => {
+                            let items = items.into_iter().map(|(path, record)| (path, Arc::new(record)));
+                            self.intents.extend(items);
+                        }
+                        Err(_) => {
+                            log::error!("{}: what was being installed cannot be read", self.folder.path)
+                        }
                     }
+                    self.intents_left.push(key);
                 }
             }
             Asked::Partials => {

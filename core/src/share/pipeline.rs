@@ -2,10 +2,14 @@
 //!
 //! Operations wait in a queue. A batch of them is decided together over one [`Txn`]; what it lacks is loaded and the
 //! batch is decided again; then it is committed once, and only after that its effects happen: records are announced,
-//! tasks begin. One batch is under way at a time, so no two operations ever work on the same row.
+//! tasks begin. Batches are decided and committed one after the other, so no two operations ever work on the same row.
+//!
+//! While one batch is being loaded or committed, what the next one will need is loaded *ahead*: it is decided on trial
+//! until nothing is missed, and for good once the batch before it is stored, over a view that is brought up to that
+//! commit. So the store and the engine work at the same time.
 
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::files::path::RelPath;
@@ -17,7 +21,7 @@ use crate::share::finish::Finished;
 use crate::share::local::Observation;
 use crate::share::progress::Progress;
 use crate::share::task::Task;
-use crate::share::txn::Txn;
+use crate::share::txn::{Changes, Txn};
 
 /// One operation on the database.
 #[derive(Debug)]
@@ -27,7 +31,7 @@ pub enum Op {
         /// The link.
         conn: ConnId,
         /// The record.
-        record: Box<Record>,
+        record: Arc<Record>,
         /// Where the peer's answer stands after it.
         at: Option<Resume>,
     },
@@ -43,11 +47,19 @@ pub enum Op {
     /// The folder was looked at. One batch, which enters knowledge as one.
     Local(Vec<Observation>),
     /// Disk work ended.
-    Finish(Vec<Finished>),
+    Finish {
+        /// What became of each path.
+        items: Vec<Finished>,
+        /// Keys of intents that are not needed any more.
+        intents: Vec<Vec<u8>>,
+    },
     /// Paths that are not at their index version are to be looked at.
     Plan(Vec<RelPath>),
     /// The folder was looked through, and everything found came before.
-    LookedThrough,
+    LookedThrough {
+        /// Keys of intents of the last run.
+        intents: Vec<Vec<u8>>,
+    },
     /// The user decided about a conflict file.
     Resolve {
         /// Its path.
@@ -58,12 +70,22 @@ pub enum Op {
 }
 
 impl Op {
+    /// How often it is decided on trial before all that it needs is taken to be loaded: the row tells which records
+    /// are needed, and a record which contents. What is missed nevertheless costs a load when it is its turn.
+    fn trials(&self) -> u32 {
+        match self {
+            Op::Remote { .. } | Op::Knowledge { .. } | Op::Finish { .. } | Op::LookedThrough { .. } => 0,
+            Op::Local(_) => 1,
+            Op::Plan(_) | Op::Resolve { .. } => 2,
+        }
+    }
+
     /// How much work an operation is, in records or paths.
     fn weight(&self) -> usize {
         match self {
-            Op::Remote { .. } | Op::Knowledge { .. } | Op::LookedThrough | Op::Resolve { .. } => 1,
+            Op::Remote { .. } | Op::Knowledge { .. } | Op::LookedThrough { .. } | Op::Resolve { .. } => 1,
             Op::Local(items) => items.len(),
-            Op::Finish(items) => items.len(),
+            Op::Finish { items, intents } => items.len() + intents.len(),
             Op::Plan(paths) => paths.len(),
         }
     }
@@ -101,10 +123,12 @@ pub struct Effects {
 }
 
 /// Where a batch is.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Loading(Token),
     Committing(Token),
+    /// Of a batch ahead: nothing is missing any more.
+    Ready,
 }
 
 /// A batch under way.
@@ -118,7 +142,33 @@ pub struct Batch {
     pub effects: Effects,
     /// The progress that the commit stores.
     pub progress: Progress,
+    /// How often it was decided on trial.
+    tried: u32,
     phase: Phase,
+}
+
+impl Batch {
+    /// A batch of which nothing was decided yet.
+    pub fn new(ops: Vec<Op>, txn: Txn) -> Batch {
+        let (effects, progress) = (Effects::default(), Progress::default());
+        Batch { ops, txn, effects, progress, tried: 0, phase: Phase::Ready }
+    }
+
+    /// Whether it is worth deciding on trial once more; counts it.
+    pub fn take_trial(&mut self) -> bool {
+        let worth = self.ops.iter().any(|op| op.trials() > self.tried);
+        self.tried += u32::from(worth);
+        worth
+    }
+}
+
+/// A batch that was loading.
+#[derive(Debug)]
+pub enum Loaded {
+    /// It is its turn.
+    Turn(Batch),
+    /// The one before it is not stored yet.
+    Ahead(Batch),
 }
 
 /// The queue and the batch under way.
@@ -127,6 +177,9 @@ pub struct Pipeline {
     queue: VecDeque<Op>,
     weight: usize,
     batch: Option<Batch>,
+    ahead: Option<Batch>,
+    /// What the last commit changed, while a load of the batch ahead that was put out before it may be under way.
+    settled: Changes,
 }
 
 impl Pipeline {
@@ -134,6 +187,8 @@ impl Pipeline {
     pub const BATCH_WEIGHT: usize = 1000;
     /// Above this weight the share asks its links for no more.
     pub const QUEUE_WEIGHT_MAX: usize = 4 * Self::BATCH_WEIGHT;
+    /// From this weight on the queue is worth a batch ahead; less waits, so that batches stay large.
+    const AHEAD_WEIGHT: usize = Self::BATCH_WEIGHT / 4;
 
     /// Adds an operation.
     pub fn push(&mut self, op: Op) {
@@ -148,12 +203,17 @@ impl Pipeline {
 
     /// Whether nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.batch.is_none()
+        self.queue.is_empty() && self.batch.is_none() && self.ahead.is_none()
     }
 
     /// Whether a batch is under way.
     pub fn is_busy(&self) -> bool {
         self.batch.is_some()
+    }
+
+    /// Whether the next batch should be loaded ahead of the one under way.
+    pub fn wants_ahead(&self) -> bool {
+        self.ahead.is_none() && self.weight >= Self::AHEAD_WEIGHT
     }
 
     /// The operations of the next batch.
@@ -180,22 +240,63 @@ impl Pipeline {
     }
 
     /// Notes that a batch loads what it lacks.
-    pub fn loading(&mut self, token: Token, ops: Vec<Op>, txn: Txn, effects: Effects, progress: Progress) {
-        self.batch = Some(Batch { ops, txn, effects, progress, phase: Phase::Loading(token) });
+    pub fn loading(&mut self, token: Token, batch: Batch) {
+        self.batch = Some(Batch { phase: Phase::Loading(token), ..batch });
     }
 
     /// Notes that a batch is being committed.
-    pub fn committing(&mut self, token: Token, ops: Vec<Op>, txn: Txn, effects: Effects, progress: Progress) {
-        self.batch = Some(Batch { ops, txn, effects, progress, phase: Phase::Committing(token) });
+    pub fn committing(&mut self, token: Token, batch: Batch) {
+        self.batch = Some(Batch { phase: Phase::Committing(token), ..batch });
+    }
+
+    /// Notes that the batch ahead loads what it lacks; `None`: it lacks nothing.
+    pub fn ahead(&mut self, token: Option<Token>, batch: Batch) {
+        self.ahead = Some(Batch { phase: token.map_or(Phase::Ready, Phase::Loading), ..batch });
+    }
+
+    /// The batch ahead is next: returns it if it can be decided, and otherwise lets it wait for its load as the batch
+    /// under way.
+    pub fn next_ahead(&mut self) -> Option<Batch> {
+        let batch = self.ahead.take()?;
+        if batch.phase == Phase::Ready {
+            return Some(batch);
+        }
+        self.batch = Some(batch);
+        None
     }
 
     /// Takes the batch whose load this token ends.
-    pub fn take_loaded(&mut self, token: Token) -> Option<Batch> {
-        self.batch.take_if(|batch| matches!(batch.phase, Phase::Loading(t) if t == token))
+    pub fn take_loaded(&mut self, token: Token) -> Option<Loaded> {
+        let loads = |batch: &mut Batch| batch.phase == Phase::Loading(token);
+        match self.batch.take_if(loads) {
+            Some(batch) => Some(Loaded::Turn(batch)),
+            None => self.ahead.take_if(loads).map(Loaded::Ahead),
+        }
     }
 
     /// Takes the batch whose commit this token ends.
     pub fn take_committed(&mut self, token: Token) -> Option<Batch> {
-        self.batch.take_if(|batch| matches!(batch.phase, Phase::Committing(t) if t == token))
+        self.batch.take_if(|batch| batch.phase == Phase::Committing(token))
+    }
+
+    /// A batch was stored: the view of the one ahead is brought up to it.
+    pub fn settle(&mut self, changes: Changes) {
+        self.settled = Changes::default();
+        if let Some(ahead) = &mut self.ahead {
+            ahead.txn.absorb(&changes);
+            self.settled = changes;
+        }
+    }
+
+    /// Brings a view up to the last commit, before which its answers may have been read.
+    pub fn catch_up(&self, txn: &mut Txn) {
+        txn.absorb(&self.settled);
+    }
+
+    /// Takes the operations of the batch ahead back into the queue.
+    pub fn drop_ahead(&mut self) {
+        if let Some(batch) = self.ahead.take() {
+            self.put_back(batch.ops);
+        }
     }
 }

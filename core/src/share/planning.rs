@@ -21,7 +21,8 @@ use crate::index::clock::Clock;
 use crate::index::codec::PeerTable;
 use crate::index::merge;
 use crate::index::record::{EntryContent, Record};
-use crate::share::finish;
+use crate::io::store::{Space, Write};
+use crate::share::finish::{self, Outcome};
 use crate::share::link::PeerLink;
 use crate::share::pipeline::{Effects, Op};
 use crate::share::progress::Progress;
@@ -71,10 +72,17 @@ pub fn prefetch(txn: &mut Txn, op: &Op) {
                 let _ = txn.row(&path);
             }
         }
-        Op::Knowledge { .. } | Op::LookedThrough => {}
+        Op::Knowledge { .. } | Op::LookedThrough { .. } => {}
         Op::Resolve { path, .. } => drop(txn.row(path)),
         Op::Local(items) => items.iter().for_each(|item| drop(txn.row(&item.path))),
-        Op::Finish(items) => items.iter().for_each(|item| drop(txn.row(&item.path))),
+        Op::Finish { items, .. } => {
+            for item in items {
+                let _ = txn.row(&item.path);
+                if let Outcome::Placed { version, .. } = &item.outcome {
+                    let _ = txn.record(version.uuid);
+                }
+            }
+        }
         Op::Plan(paths) => paths.iter().for_each(|path| drop(txn.row(path))),
     }
 }
@@ -143,12 +151,22 @@ impl Judge<'_> {
             }
             Op::Local(items) => self.local(items),
             Op::Resolve { path, keep } => self.resolve(path, *keep),
-            Op::Finish(items) => all(items, |item| finish::apply(self.txn, self.root, item, self.effects)),
+            Op::Finish { items, intents } => {
+                self.drop_intents(intents);
+                all(items, |item| finish::apply(self.txn, item, self.effects))
+            }
             Op::Plan(paths) => all(paths, |path| self.look(path)),
-            Op::LookedThrough => {
+            Op::LookedThrough { intents } => {
                 self.progress.looked_through = true;
+                self.drop_intents(intents);
                 Ok(())
             }
+        }
+    }
+
+    fn drop_intents(&mut self, keys: &[Vec<u8>]) {
+        for key in keys {
+            self.txn.put_extra(Write::Delete { space: Space::Intent, key: key.clone() });
         }
     }
 
@@ -184,7 +202,7 @@ impl Judge<'_> {
         self.links.get(&conn).is_some_and(|link| link.writer)
     }
 
-    fn remote(&mut self, conn: ConnId, record: &Record) -> Result<(), Miss> {
+    fn remote(&mut self, conn: ConnId, record: &Arc<Record>) -> Result<(), Miss> {
         if self.is_writer(conn) && record.clock.get(self.keys.id()) > self.progress.revision {
             // Our own identity wrote something that this store does not know (protocol §7, case c).
             self.effects.identity_lost = true;

@@ -4,7 +4,8 @@
 //! noted, and the whole batch is decided again once everything noted was loaded. Nothing is written until a batch
 //! was decided without a miss; then [`Txn::writes`] gives one commit with every index kept in step.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Bound;
@@ -38,6 +39,9 @@ const BENEATH_ROWS: u32 = 512;
 /// and then, where many tombstones lie there, at once.
 const BENEATH_ROWS_MORE: u32 = 4096;
 
+/// Bytes of an ordinary row's stored form, with room to spare.
+const ROW_BYTES: usize = 160;
+
 /// What is known of what lies beneath a path.
 #[derive(Clone, Debug, Default)]
 struct Beneath {
@@ -68,22 +72,34 @@ pub struct Totals {
     pub conflicts: u64,
 }
 
+/// What a transaction changed, for one whose view of the store is older.
+#[derive(Debug, Default)]
+pub struct Changes {
+    records: BTreeMap<Uuid, StoredRecord>,
+    rows: BTreeMap<RelPath, Box<PathRow>>,
+    /// Contents that lie elsewhere than before.
+    contents: Vec<Sha256>,
+}
+
 /// A view of the store with changes on top.
 #[derive(Debug)]
 pub struct Txn {
     root: RootId,
     records: BTreeMap<Uuid, Option<StoredRecord>>,
-    rows: BTreeMap<RelPath, PathRow>,
+    rows: BTreeMap<RelPath, Box<PathRow>>,
     content: BTreeMap<Sha256, Vec<RelPath>>,
     /// What is known of what lies beneath paths.
     beneath: BTreeMap<RelPath, Beneath>,
     new_records: BTreeMap<Uuid, StoredRecord>,
-    new_rows: BTreeMap<RelPath, PathRow>,
+    new_rows: BTreeMap<RelPath, Box<PathRow>>,
     extra: Vec<Write>,
     /// Contents that can be read here from now on.
     pub appeared: Vec<Sha256>,
-    missing: BTreeSet<Need>,
+    /// What was missed since the last load, with repetitions.
+    missing: Vec<Need>,
     asked: Vec<Need>,
+    /// Contents that this transaction adds to a path or takes from one.
+    moved: Vec<Sha256>,
     /// Totals with the changes of this transaction.
     pub totals: Totals,
     /// The last arrival number given out, with the changes of this transaction.
@@ -103,8 +119,9 @@ impl Txn {
             new_rows: BTreeMap::new(),
             extra: Vec::new(),
             appeared: Vec::new(),
-            missing: BTreeSet::new(),
+            missing: Vec::new(),
             asked: Vec::new(),
+            moved: Vec::new(),
             totals,
             arrival,
         }
@@ -121,7 +138,10 @@ impl Txn {
 
     /// The look-ups for everything that was missed; empty if nothing was.
     pub fn take_queries(&mut self) -> Vec<Query> {
-        self.asked = core::mem::take(&mut self.missing).into_iter().collect();
+        self.asked = core::mem::take(&mut self.missing);
+        // In the order of the keys, which is kind to the store.
+        self.asked.sort_unstable();
+        self.asked.dedup();
         let root = self.root;
         self.asked
             .iter()
@@ -170,7 +190,7 @@ impl Txn {
                     if rows.len() == usize::from(own.is_some()) {
                         self.beneath.entry(path.clone()).or_default();
                     }
-                    self.rows.insert(path, row);
+                    self.rows.insert(path, Box::new(row));
                 }
                 Need::Content(sha256) => {
                     let paths =
@@ -204,7 +224,7 @@ impl Txn {
         match self.records.get(&uuid) {
             Some(stored) => Ok(stored.as_ref().map(|s| s.record.clone())),
             None => {
-                self.missing.insert(Need::Record(uuid));
+                self.missing.push(Need::Record(uuid));
                 Err(Miss)
             }
         }
@@ -218,9 +238,9 @@ impl Txn {
     /// A path's row, as this transaction leaves it; an empty one where nothing is known.
     pub fn row(&mut self, path: &RelPath) -> Result<PathRow, Miss> {
         if let Some(row) = self.new_rows.get(path).or_else(|| self.rows.get(path)) {
-            return Ok(row.clone());
+            return Ok((**row).clone());
         }
-        self.missing.insert(Need::Row(path.clone()));
+        self.missing.push(Need::Row(path.clone()));
         Err(Miss)
     }
 
@@ -229,7 +249,7 @@ impl Txn {
         match self.content.get(sha256) {
             Some(paths) => Ok(paths.clone()),
             None => {
-                self.missing.insert(Need::Content(*sha256));
+                self.missing.push(Need::Content(*sha256));
                 Err(Miss)
             }
         }
@@ -245,7 +265,7 @@ impl Txn {
             Some(known) if known.live.iter().any(|path| !self.new_rows.contains_key(path)) => Ok(true),
             Some(Beneath { next: None, .. }) => Ok(false),
             _ => {
-                self.missing.insert(Need::Beneath(path.clone()));
+                self.missing.push(Need::Beneath(path.clone()));
                 Err(Miss)
             }
         }
@@ -286,7 +306,7 @@ impl Txn {
     pub fn put_row(&mut self, path: &RelPath, mut row: PathRow) {
         // What has a base is there for itself.
         row.implied &= row.base == Base::None || row.is_left_dir();
-        self.new_rows.insert(path.clone(), row);
+        self.new_rows.insert(path.clone(), Box::new(row));
     }
 
     /// Adds a write that the transaction itself knows nothing of.
@@ -311,7 +331,8 @@ impl Txn {
 
     /// Stores a version of a record and keeps rows and totals in step. Needs the record and the rows of its old and
     /// new key.
-    pub fn put_record(&mut self, record: Record) -> Result<(), Miss> {
+    pub fn put_record(&mut self, record: impl Into<Arc<Record>>) -> Result<(), Miss> {
+        let record = record.into();
         let uuid = record.uuid;
         let old = self.record(uuid)?;
         let new_path = RelPath::from_key(&record.key);
@@ -351,7 +372,7 @@ impl Txn {
         }
         self.count(&record, true);
         self.arrival += 1;
-        let stored = StoredRecord { record: Arc::new(record), arrival: self.arrival };
+        let stored = StoredRecord { record, arrival: self.arrival };
         self.new_records.insert(uuid, stored);
         Ok(())
     }
@@ -401,35 +422,66 @@ impl Txn {
             codec::encode_record(&stored.record, peers, &mut value);
             writes.push(Write::Put { space: Space::Record, key: layout::record_key(root, *uuid), value });
         }
-        let rows = core::mem::take(&mut self.new_rows);
-        for (path, mut row) in rows {
-            row.pending = self.pending_bytes(&row);
-            let old = self.rows.get(&path);
-            if old == Some(&row) {
-                continue;
+        let mut rows = core::mem::take(&mut self.new_rows);
+        rows.retain(|path, row| {
+            row.pending = self.pending_bytes(row);
+            let old = self.rows.remove(path);
+            if old.as_ref() == Some(row) {
+                return false;
             }
-            self.index_row(&path, old.cloned().unwrap_or_default(), &row, &mut writes);
-            let key = layout::path_key(root, &path);
+            self.index_row(path, &old.unwrap_or_default(), row, &mut writes);
+            let key = layout::path_key(root, path);
             if row.is_empty() {
+                **row = PathRow::default();
                 writes.push(Write::Delete { space: Space::Path, key });
             } else {
-                let mut value = Vec::new();
+                let mut value = Vec::with_capacity(ROW_BYTES);
                 row.encode(peers, &mut value);
                 writes.push(Write::Put { space: Space::Path, key, value });
             }
-        }
+            true
+        });
+        self.new_rows = rows;
         writes
     }
 
+    /// What [`Txn::writes`] wrote.
+    pub fn into_changes(self) -> Changes {
+        Changes { records: self.new_records, rows: self.new_rows, contents: self.moved }
+    }
+
+    /// Brings this view, parts of which were loaded before a commit, up to that commit. May be repeated.
+    pub fn absorb(&mut self, changes: &Changes) {
+        for (uuid, stored) in &changes.records {
+            if let Some(known) = self.records.get_mut(uuid) {
+                *known = Some(stored.clone());
+            }
+        }
+        for (path, row) in &changes.rows {
+            if let Some(known) = self.rows.get_mut(path) {
+                known.clone_from(row);
+            }
+        }
+        for sha256 in &changes.contents {
+            self.content.remove(sha256);
+        }
+        // What lies beneath a path comes right behind it.
+        self.beneath.retain(|dir, _| {
+            let behind = changes.rows.range((Bound::Excluded(dir), Bound::Unbounded)).next();
+            !behind.is_some_and(|(path, _)| path.is_beneath(dir))
+        });
+    }
+
     /// Keeps the indexes over rows, and the totals, in step with a row's change.
-    fn index_row(&mut self, path: &RelPath, old: PathRow, new: &PathRow, writes: &mut Vec<Write>) {
+    fn index_row(&mut self, path: &RelPath, old: &PathRow, new: &PathRow, writes: &mut Vec<Write>) {
         let root = self.root;
-        let (was, is) = (content_of(&old), content_of(new));
+        let (was, is) = (content_of(old), content_of(new));
         let stamp = |row: &PathRow| row.disk.as_ref().map(|disk| disk.stamp);
-        if was != is || stamp(&old) != stamp(new) {
+        if was != is || stamp(old) != stamp(new) {
             self.appeared.extend(is);
         }
         if was != is {
+            self.moved.extend(was.into_iter().chain(is));
             if let Some(sha256) = was {
                 writes.push(Write::Delete { space: Space::Content, key: content_key(root, &sha256, path) });
             }

@@ -31,6 +31,8 @@ use crate::time::{Instant, Now};
 const TASKS_MAX: usize = 6000;
 /// Paths of one page of a sweep.
 const PAGE: u32 = 500;
+/// Pages that may wait to be planned: one is decided while the next is loaded.
+const PAGES_MAX: u32 = 2;
 /// Items of one install group.
 const GROUP_ITEMS_MAX: usize = 512;
 /// Groups that may be under way at once: one is flushed while the next is written.
@@ -124,7 +126,7 @@ enum Sweep {
     Rest,
     /// To be started from the beginning.
     Due,
-    /// At this key; `true` while a page is being loaded or planned.
+    /// At this key; `true` while a page is being loaded.
     At(Vec<u8>, bool),
 }
 
@@ -144,6 +146,7 @@ pub struct Work {
     wanted: BTreeMap<Uuid, u64>,
     next_id: u64,
     next_temp: u64,
+    intents_base: u64,
     links: Vec<(Stage, RelPath, Arc<Record>, Option<Stamp>)>,
     renames: Vec<Renaming>,
     dirs: Vec<(RelPath, Option<Arc<Record>>)>,
@@ -156,7 +159,13 @@ pub struct Work {
     jobs: BTreeMap<Token, Job>,
     failures: BTreeMap<RelPath, Failure>,
     finished: Vec<Finished>,
-    pages: Vec<Vec<RelPath>>,
+    pages: VecDeque<Vec<RelPath>>,
+    /// Pages that were given out and are not planned yet.
+    planning: u32,
+    /// Groups whose intents are not needed any more.
+    groups_ended: Vec<u64>,
+    /// What was installed, but could not be flushed.
+    unsure: Vec<(RelPath, Arc<Record>)>,
     root_missing: bool,
     /// Whether disk work may begin (not paused, folder in order).
     pub enabled: bool,
@@ -177,6 +186,7 @@ impl Work {
             next_id: 0,
             // The fetcher counts up from its own base; this half of the numbers is never reached by it.
             next_temp: temp_base ^ (1 << 63),
+            intents_base: temp_base,
             links: Vec::new(),
             renames: Vec::new(),
             dirs: Vec::new(),
@@ -189,7 +199,10 @@ impl Work {
             jobs: BTreeMap::new(),
             failures: BTreeMap::new(),
             finished: Vec::new(),
-            pages: Vec::new(),
+            pages: VecDeque::new(),
+            planning: 0,
+            groups_ended: Vec::new(),
+            unsure: Vec::new(),
             root_missing: false,
             enabled: false,
         }
@@ -232,7 +245,15 @@ impl Work {
 
     /// Pending paths that are to be planned.
     pub fn take_page(&mut self) -> Option<Vec<RelPath>> {
-        self.pages.pop()
+        let page = self.pages.pop_front()?;
+        self.planning += 1;
+        Some(page)
+    }
+
+    /// What was put at its path without it being certain that it outlives a crash: until it is looked at again it is
+    /// to be told from a user's edit.
+    pub fn take_unsure(&mut self) -> Vec<(RelPath, Arc<Record>)> {
+        core::mem::take(&mut self.unsure)
     }
 
     /// Whether the folder was found missing since the last call.
@@ -246,16 +267,14 @@ impl Work {
         TempId(self.next_temp)
     }
 
-    /// Work that ended since the last call.
-    pub fn take_finished(&mut self) -> Vec<Finished> {
-        core::mem::take(&mut self.finished)
+    /// Work that ended since the last call, and the groups whose intents go with it.
+    pub fn take_finished(&mut self) -> (Vec<Finished>, Vec<u64>) {
+        (core::mem::take(&mut self.finished), core::mem::take(&mut self.groups_ended))
     }
 
     /// A page was planned; its tasks were given before.
     pub fn planned(&mut self) {
-        if let Sweep::At(_, loading) = &mut self.sweep {
-            *loading = false;
-        }
+        self.planning = self.planning.saturating_sub(1);
     }
 
     /// The database knows of this work's end.
@@ -426,7 +445,7 @@ impl Work {
                             continue;
                         }
                     };
-                    self.fail(path, trouble, now, false);
+                    self.fail(path, trouble, now);
                 }
             }
         }
@@ -444,7 +463,10 @@ impl Work {
                 }
                 Sweep::At(_, true) => return,
                 Sweep::At(start, loading) => {
-                    if self.busy.len() + PAGE as usize > TASKS_MAX {
+                    let waiting = self.planning as usize + self.pages.len();
+                    if waiting >= PAGES_MAX as usize
+                        || self.busy.len() + (waiting + 1) * PAGE as usize > TASKS_MAX
+                    {
                         return;
                     }
                     let (_, end) = layout::club_range(self.root);
@@ -475,12 +497,12 @@ impl Work {
         match last {
             Some(mut key) if rows.len() == PAGE as usize => {
                 key.push(0);
-                self.sweep = Sweep::At(key, !paths.is_empty());
+                self.sweep = Sweep::At(key, false);
             }
             _ => self.end_sweep(),
         }
         if !paths.is_empty() {
-            self.pages.push(paths);
+            self.pages.push_back(paths);
         }
     }
 
@@ -513,21 +535,15 @@ impl Work {
         self.jobs.insert(out.disk(DiskOp::Remove { root: self.root, items }), Job::Remove(paths));
     }
 
-    fn fail(&mut self, path: RelPath, trouble: Trouble, now: Now, intent: bool) {
+    fn fail(&mut self, path: RelPath, trouble: Trouble, now: Now) {
         if trouble == Trouble::Disk(DiskError::WrongKind) {
             // What stands in the way may be in step by itself, and so be looked at by nobody.
-            self.pages.push(path.ancestors().filter(|dir| !dir.is_root()).collect());
+            self.pages.push_back(path.ancestors().filter(|dir| !dir.is_root()).collect());
         }
         self.pause(path.clone(), trouble, now);
-        let outcome = match (trouble, intent) {
-            (Trouble::Disk(DiskError::Changed | DiskError::Exists | DiskError::WrongKind), true) => {
-                Outcome::Undone { look: true }
-            }
-            (_, true) => Outcome::Undone { look: false },
-            (Trouble::Disk(DiskError::Changed | DiskError::Exists | DiskError::WrongKind), false) => {
-                Outcome::Changed
-            }
-            (_, false) => Outcome::Failed,
+        let outcome = match trouble {
+            Trouble::Disk(DiskError::Changed | DiskError::Exists | DiskError::WrongKind) => Outcome::Changed,
+            _ => Outcome::Failed,
         };
         self.finished.push(Finished { path, outcome });
     }
@@ -541,7 +557,7 @@ impl Work {
         }
     }
 
-    fn placed(&mut self, path: RelPath, version: Arc<Record>, stamp: Stamp, now: Now, intent: bool) {
+    fn placed(&mut self, path: RelPath, version: Arc<Record>, stamp: Stamp, now: Now) {
         self.failures.remove(&path);
         let content = match &version.value {
             Value::Entry(entry) => entry.content.clone(),
@@ -550,7 +566,7 @@ impl Work {
         // What was just put there has the recorded time; whoever writes to it changes that.
         let settled = stamp.kind == Kind::Dir
             || u128::from(now.wall.0.abs_diff(stamp.mtime_ns)) >= GRAIN_DEFAULT.as_nanos();
-        let outcome = Outcome::Placed { version, content, stamp, settled, intent };
+        let outcome = Outcome::Placed { version, content, stamp, settled };
         self.finished.push(Finished { path, outcome });
     }
 
@@ -608,7 +624,7 @@ impl Work {
             (Job::GroupIntents(id), Err(_)) => {
                 let items = self.groups.remove(&id).map(|g| g.items).unwrap_or_default();
                 for item in items {
-                    self.fail_ready(item, Trouble::Disk(DiskError::Io), now, out, false);
+                    self.fail_ready(item, Trouble::Disk(DiskError::Io), now, out);
                 }
             }
             _ => {}
@@ -643,7 +659,7 @@ impl Work {
                             self.ready_since.get_or_insert(now.mono);
                             self.ready.push(Ready { path, version, temp, replaces, retried: false });
                         }
-                        Err(error) => self.fail(path, Trouble::Disk(error), now, false),
+                        Err(error) => self.fail(path, Trouble::Disk(error), now),
                     }
                 }
             }
@@ -664,7 +680,7 @@ impl Work {
                         Ok(()) | Err(DiskError::NotFound) => Outcome::Removed,
                         Err(DiskError::NotEmpty) => Outcome::Kept,
                         Err(error) => {
-                            self.fail(path, Trouble::Disk(error), now, false);
+                            self.fail(path, Trouble::Disk(error), now);
                             continue;
                         }
                     };
@@ -681,9 +697,9 @@ impl Work {
                             if item.mode.is_none() {
                                 stamp.mode = item.stamp.mode;
                             }
-                            self.placed(item.path, version, stamp, now, false);
+                            self.placed(item.path, version, stamp, now);
                         }
-                        Err(error) => self.fail(item.path, Trouble::Disk(error), now, false),
+                        Err(error) => self.fail(item.path, Trouble::Disk(error), now),
                     }
                 }
             }
@@ -692,7 +708,7 @@ impl Work {
                 Err(error) => {
                     let items = self.groups.remove(&id).map(|g| g.items).unwrap_or_default();
                     for item in items {
-                        self.fail_ready(item, Trouble::Disk(error), now, out, false);
+                        self.fail_ready(item, Trouble::Disk(error), now, out);
                     }
                 }
             },
@@ -704,11 +720,7 @@ impl Work {
                 let op = install::install_op(self.root, &part, &archive_folder(now.wall));
                 self.jobs.insert(out.disk(op), Job::GroupInstall(id, part));
             }
-            Job::GroupSync(id) => {
-                if let Some(group) = self.groups.remove(&id) {
-                    self.finished.extend(group.finished);
-                }
-            }
+            Job::GroupSync(id) => self.synced(id, result.err(), now),
             Job::Page | Job::GroupIntents(_) | Job::Forget => {}
         }
     }
@@ -736,7 +748,7 @@ impl Work {
                 self.busy.remove(&renaming.to);
                 // The directories were just made, so it is the source that is not there.
                 let error = if error == DiskError::NotFound { DiskError::Changed } else { error };
-                self.fail(renaming.from.clone(), Trouble::Disk(error), now, false);
+                self.fail(renaming.from.clone(), Trouble::Disk(error), now);
                 // Either end would ask for the same again.
                 self.pause(renaming.to, Trouble::Disk(error), now);
             }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clearskies_core::ids::Token;
 use clearskies_core::io::store::{Durability, Query, Row, Space, StoreDone, StoreError, StoreOp, Write};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use crate::durable;
 use crate::schema::{self, MIGRATIONS, MigrateError, TABLES};
@@ -119,7 +119,8 @@ impl From<std::io::Error> for OpenError {
 /// An open store.
 pub struct Store {
     connection: Connection,
-    sql: Vec<Sql>,
+    /// The text of each statement, by table and verb.
+    sql: Vec<String>,
     path: PathBuf,
     /// The log, to sync it without a checkpoint. Opened once it exists.
     wal: Option<File>,
@@ -137,28 +138,57 @@ impl std::fmt::Debug for Store {
     }
 }
 
-/// The statements of one table.
-struct Sql {
-    get: String,
-    range: String,
-    last: String,
-    put: String,
-    delete: String,
-    delete_range: String,
+/// What a statement does with a table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Verb {
+    Get,
+    Range,
+    Last,
+    Put,
+    Delete,
+    DeleteRange,
 }
 
-impl Sql {
-    fn new(table: &str) -> Sql {
-        Sql {
-            get: format!("SELECT v FROM {table} WHERE k = ?1"),
-            range: format!("SELECT k, v FROM {table} WHERE k >= ?1 AND k < ?2 ORDER BY k LIMIT ?3"),
-            last: format!("SELECT k, v FROM {table} WHERE k >= ?1 AND k < ?2 ORDER BY k DESC LIMIT 1"),
-            put: format!(
-                "INSERT INTO {table} (k, v) VALUES (?1, ?2) ON CONFLICT (k) DO UPDATE SET v = excluded.v"
-            ),
-            delete: format!("DELETE FROM {table} WHERE k = ?1"),
-            delete_range: format!("DELETE FROM {table} WHERE k >= ?1 AND k < ?2"),
+impl Verb {
+    const ALL: [Verb; 6] = [Verb::Get, Verb::Range, Verb::Last, Verb::Put, Verb::Delete, Verb::DeleteRange];
+
+    fn sql(self, table: &str) -> String {
+        match self {
+            Verb::Get => format!("SELECT v FROM {table} WHERE k = ?1"),
+            Verb::Range => format!("SELECT k, v FROM {table} WHERE k >= ?1 AND k < ?2 ORDER BY k LIMIT ?3"),
+            Verb::Last => {
+                format!("SELECT k, v FROM {table} WHERE k >= ?1 AND k < ?2 ORDER BY k DESC LIMIT 1")
+            }
+            Verb::Put => {
+                format!(
+                    "INSERT INTO {table} (k, v) VALUES (?1, ?2) ON CONFLICT (k) DO UPDATE SET v = excluded.v"
+                )
+            }
+            Verb::Delete => format!("DELETE FROM {table} WHERE k = ?1"),
+            Verb::DeleteRange => format!("DELETE FROM {table} WHERE k >= ?1 AND k < ?2"),
         }
+    }
+}
+
+/// The statements of one operation, each looked up once, however many rows it has.
+struct Statements<'s> {
+    store: &'s Store,
+    ready: [Option<CachedStatement<'s>>; Space::ALL.len() * Verb::ALL.len()],
+}
+
+impl<'s> Statements<'s> {
+    fn new(store: &'s Store) -> Statements<'s> {
+        Statements { store, ready: [const { None }; Space::ALL.len() * Verb::ALL.len()] }
+    }
+
+    fn get(&mut self, space: Space, verb: Verb) -> rusqlite::Result<&mut CachedStatement<'s>> {
+        // There is a table for every space, see the test in `schema.rs`.
+        let at = space as usize * Verb::ALL.len() + verb as usize;
+        if self.ready[at].is_none() {
+            self.ready[at] = Some(self.store.connection.prepare_cached(&self.store.sql[at])?);
+        }
+        Ok(self.ready[at].as_mut().expect("it was just set"))
     }
 }
 
@@ -209,7 +239,7 @@ impl Store {
         // The log of the last run may hold commits that never were synced.
         connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
         durable::sync_dir(path)?;
-        let sql = TABLES.iter().map(|table| Sql::new(table)).collect();
+        let sql = TABLES.iter().flat_map(|table| Verb::ALL.map(|verb| verb.sql(table))).collect();
         Ok(Store {
             connection,
             sql,
@@ -235,37 +265,14 @@ impl Store {
         }
     }
 
-    fn sql(&self, space: Space) -> &Sql {
-        // There is a table for every space, see the test in `schema.rs`.
-        &self.sql[space as usize]
-    }
-
     fn load(&self, queries: &[Query]) -> rusqlite::Result<Vec<Vec<Row>>> {
         // One read transaction for all: no look at the log's end per query.
         let tx = self.connection.unchecked_transaction()?;
-        let found = queries.iter().map(|query| self.query(query)).collect();
+        let mut statements = Statements::new(self);
+        let found = queries.iter().map(|query| ask(&mut statements, query)).collect();
+        drop(statements);
         tx.finish()?;
         found
-    }
-
-    fn query(&self, query: &Query) -> rusqlite::Result<Vec<Row>> {
-        let pair = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        match query {
-            Query::Get { space, key } => {
-                let mut statement = self.connection.prepare_cached(&self.sql(*space).get)?;
-                let value: Option<Vec<u8>> = statement.query_row([key], |row| row.get(0)).optional()?;
-                Ok(value.map(|value| (key.clone(), value)).into_iter().collect())
-            }
-            Query::Range { space, start, end, limit } => {
-                let mut statement = self.connection.prepare_cached(&self.sql(*space).range)?;
-                statement.query_map(params![start, end, limit], pair)?.collect()
-            }
-            Query::Last { space, start, end } => {
-                let mut statement = self.connection.prepare_cached(&self.sql(*space).last)?;
-                let row = statement.query_row([start, end], pair).optional()?;
-                Ok(row.into_iter().collect())
-            }
-        }
     }
 
     fn commit(&mut self, writes: &[Write], durability: Durability) -> StoreResult {
@@ -316,16 +323,15 @@ impl Store {
     }
 
     fn write_all(&self, writes: &[Write]) -> rusqlite::Result<()> {
+        let mut statements = Statements::new(self);
         for write in writes {
             match write {
                 Write::Put { space, key, value } => {
-                    self.connection.prepare_cached(&self.sql(*space).put)?.execute([key, value])?
+                    statements.get(*space, Verb::Put)?.execute([key, value])?
                 }
-                Write::Delete { space, key } => {
-                    self.connection.prepare_cached(&self.sql(*space).delete)?.execute([key])?
-                }
+                Write::Delete { space, key } => statements.get(*space, Verb::Delete)?.execute([key])?,
                 Write::DeleteRange { space, start, end } => {
-                    self.connection.prepare_cached(&self.sql(*space).delete_range)?.execute([start, end])?
+                    statements.get(*space, Verb::DeleteRange)?.execute([start, end])?
                 }
             };
         }
@@ -419,6 +425,25 @@ impl Store {
         let Store { connection, .. } = self;
         connection.close().map_err(|(_, e)| map("close", &e))?;
         synced
+    }
+}
+
+/// Answers one look-up.
+fn ask(statements: &mut Statements<'_>, query: &Query) -> rusqlite::Result<Vec<Row>> {
+    let pair = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    match query {
+        Query::Get { space, key } => {
+            let statement = statements.get(*space, Verb::Get)?;
+            let value: Option<Vec<u8>> = statement.query_row([key], |row| row.get(0)).optional()?;
+            Ok(value.map(|value| (key.clone(), value)).into_iter().collect())
+        }
+        Query::Range { space, start, end, limit } => {
+            statements.get(*space, Verb::Range)?.query_map(params![start, end, limit], pair)?.collect()
+        }
+        Query::Last { space, start, end } => {
+            let row = statements.get(*space, Verb::Last)?.query_row([start, end], pair).optional()?;
+            Ok(row.into_iter().collect())
+        }
     }
 }
 

@@ -46,15 +46,15 @@ impl Work {
                 (Ok(stamp), Some(version)) => {
                     self.failures.remove(&path);
                     // It may have been there before, with things in it that nobody has seen: it is walked once.
-                    let (content, settled, intent) = (EntryContent::Dir, false, false);
-                    let outcome = Outcome::Placed { version, content, stamp, settled, intent };
+                    let (content, settled) = (EntryContent::Dir, false);
+                    let outcome = Outcome::Placed { version, content, stamp, settled };
                     self.finished.push(Finished { path, outcome });
                 }
                 (Ok(stamp), None) => {
                     self.finished.push(Finished { path, outcome: Outcome::Implied { stamp } });
                 }
                 (Err(DiskError::NotFound), version) if !retried => again.push((path, version)),
-                (Err(error), _) => self.fail(path, Trouble::Disk(error), now, false),
+                (Err(error), _) => self.fail(path, Trouble::Disk(error), now),
             }
         }
         if again.is_empty() {

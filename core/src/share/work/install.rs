@@ -7,10 +7,11 @@ use super::{GROUP_ITEMS_MAX, GROUP_WAIT, GROUPS_MAX, Group, Job, PER_OP, Ready, 
 use crate::engine::outbox::Outbox;
 use crate::files::archive_name::archive_folder;
 use crate::ids::RootId;
-use crate::index::codec::{self, PeerTable};
+use crate::index::codec::PeerTable;
 use crate::io::disk::{DiskError, DiskOp, Install, Stamp};
 use crate::io::store::{Durability, Space, StoreOp, Write};
-use crate::share::layout;
+use crate::share::finish::{Finished, Outcome};
+use crate::share::{intents, layout};
 use crate::time::Now;
 
 impl Work {
@@ -33,34 +34,25 @@ impl Work {
         }
     }
 
-    pub(super) fn fail_ready(
-        &mut self,
-        item: Ready,
-        trouble: Trouble,
-        now: Now,
-        out: &mut Outbox,
-        intent: bool,
-    ) {
+    pub(super) fn fail_ready(&mut self, item: Ready, trouble: Trouble, now: Now, out: &mut Outbox) {
         let op = DiskOp::RemoveTemps { root: self.root, temps: [item.temp].into() };
         self.jobs.insert(out.disk(op), Job::Forget);
-        self.fail(item.path, trouble, now, intent);
+        self.fail(item.path, trouble, now);
     }
 
-    /// Stores what is about to be installed, so that a crash is told from a user's edit.
+    /// Stores what is about to be installed, as one row, so that a crash is told from a user's edit.
     pub(super) fn store_intents(&mut self, id: u64, peers: &PeerTable, out: &mut Outbox) {
         let Some(group) = self.groups.get(&id) else { return };
-        let mut known = peers.clone();
-        let writes = group
-            .items
-            .iter()
-            .map(|item| {
-                let mut value = Vec::new();
-                codec::encode_record(&item.version, &mut known, &mut value);
-                Write::Put { space: Space::Intent, key: layout::path_key(self.root, &item.path), value }
-            })
-            .collect();
-        let token = out.store(StoreOp::Commit { writes, durability: Durability::Now });
+        let items = group.items.iter().map(|item| (&item.path, &*item.version));
+        let value = intents::encode(items, peers);
+        let write = Write::Put { space: Space::Intent, key: self.intents_key(id), value };
+        let token = out.store(StoreOp::Commit { writes: [write].into(), durability: Durability::Now });
         self.jobs.insert(token, Job::GroupIntents(id));
+    }
+
+    /// The key of a group's intents; no earlier run used it.
+    pub fn intents_key(&self, id: u64) -> Vec<u8> {
+        layout::intents_key(self.root, self.intents_base.wrapping_add(id))
     }
 
     pub(super) fn install_group(&mut self, id: u64, now: Now, out: &mut Outbox) {
@@ -76,6 +68,23 @@ impl Work {
         }
     }
 
+    /// The directories of a group were flushed, or not.
+    pub(super) fn synced(&mut self, id: u64, error: Option<DiskError>, now: Now) {
+        let Some(group) = self.groups.remove(&id) else { return };
+        let Some(error) = error else {
+            self.finished.extend(group.finished);
+            self.groups_ended.push(id);
+            return;
+        };
+        // Marked present now, and gone after a crash, it would pass for deleted by the user.
+        for Finished { path, outcome } in group.finished {
+            if let Outcome::Placed { version, .. } = outcome {
+                self.unsure.push((path.clone(), version));
+            }
+            self.fail(path, Trouble::Disk(error), now);
+        }
+    }
+
     pub(super) fn installed(
         &mut self,
         id: u64,
@@ -88,9 +97,9 @@ impl Work {
         let before = self.finished.len();
         for (item, result) in part.into_iter().zip(results) {
             match result {
-                Ok(stamp) => self.placed(item.path, item.version, stamp, now, true),
+                Ok(stamp) => self.placed(item.path, item.version, stamp, now),
                 Err(DiskError::NotFound) if !item.retried => again.push(Ready { retried: true, ..item }),
-                Err(error) => self.fail_ready(item, Trouble::Disk(error), now, out, true),
+                Err(error) => self.fail_ready(item, Trouble::Disk(error), now, out),
             }
         }
         // Nothing is marked present before the directories are flushed.
