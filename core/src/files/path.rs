@@ -298,9 +298,19 @@ impl Ord for RelPath {
 /// How many bytes two texts have in common at their beginning. Paths of one folder share most of theirs, so eight at
 /// a time.
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
-    let words = a.chunks_exact(8).zip(b.chunks_exact(8)).take_while(|(x, y)| x == y).count();
-    let tails = a[8 * words..].iter().zip(&b[8 * words..]);
-    8 * words + tails.take_while(|(x, y)| x == y).count()
+    let len = a.len().min(b.len());
+    let mut at = 0;
+    while let (Some(x), Some(y)) = (a[at..].first_chunk(), b[at..].first_chunk()) {
+        let differ = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+        if differ != 0 {
+            return at + differ.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while at < len && a[at] == b[at] {
+        at += 1;
+    }
+    at
 }
 
 impl PartialOrd for RelPath {

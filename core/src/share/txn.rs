@@ -457,8 +457,11 @@ impl Txn {
                 *known = Some(stored.clone());
             }
         }
-        for (path, row) in &changes.rows {
-            if let Some(known) = self.rows.get_mut(path) {
+        // Both are in order, so one walk over both will do.
+        let mut changed = changes.rows.iter().peekable();
+        for (path, known) in &mut self.rows {
+            while changed.next_if(|(other, _)| *other < path).is_some() {}
+            if let Some((_, row)) = changed.next_if(|(other, _)| *other == path) {
                 known.clone_from(row);
             }
         }
@@ -466,9 +469,10 @@ impl Txn {
             self.content.remove(sha256);
         }
         // What lies beneath a path comes right behind it.
+        let mut changed = changes.rows.keys().peekable();
         self.beneath.retain(|dir, _| {
-            let behind = changes.rows.range((Bound::Excluded(dir), Bound::Unbounded)).next();
-            !behind.is_some_and(|(path, _)| path.is_beneath(dir))
+            while changed.next_if(|path| *path <= dir).is_some() {}
+            !changed.peek().is_some_and(|path| path.is_beneath(dir))
         });
     }
 
