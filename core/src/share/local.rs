@@ -82,6 +82,9 @@ impl Judge<'_> {
             self.effects.again.push(path.clone());
             return Ok(());
         }
+        if self.intents.contains_key(path) {
+            self.effects.judged.push(path.clone());
+        }
         let now = item.what.state();
         if let (Some(from), Some(now)) = (item.what.moved_from(), now)
             && self.take_move(from, path, now)?

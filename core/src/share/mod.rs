@@ -41,6 +41,7 @@ use crate::index::record::Record;
 use crate::io::store::{Durability, Query, Row, Space, StoreDone, StoreError, StoreOp, Write};
 use crate::io::{Completion, DiskDone, DiskError, DiskOp};
 use crate::rng::Rng;
+use crate::share::finish::Outcome;
 use crate::share::folder::Folder;
 use crate::share::layout::Fact;
 use crate::share::link::PeerLink;
@@ -469,6 +470,10 @@ impl Share {
         for path in &effects.ended {
             self.work.ended(path);
         }
+        // An intent explains the first look at its path and no later one: the same content may come from the user then.
+        if !self.intents.is_empty() {
+            self.forget_intents(&effects.judged, &ops);
+        }
         for path in effects.again {
             self.survey.hint(path, ctx.now);
         }
@@ -492,6 +497,24 @@ impl Share {
         }
         if wake {
             self.work.wake();
+        }
+    }
+
+    fn forget_intents(&mut self, judged: &[RelPath], ops: &[Op]) {
+        for path in judged {
+            self.intents.remove(path);
+        }
+        for op in ops {
+            match op {
+                Op::LookedThrough { .. } => self.intents.clear(),
+                Op::Finish { items, .. } => {
+                    let placed = items.iter().filter(|item| matches!(item.outcome, Outcome::Placed { .. }));
+                    for item in placed {
+                        self.intents.remove(&item.path);
+                    }
+                }
+                _ => {}
+            }
         }
     }
 

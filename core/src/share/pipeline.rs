@@ -112,6 +112,8 @@ pub struct Effects {
     pub misbehaved: Vec<(ConnId, &'static str)>,
     /// A peer knows changes of this peer's own identity that this store does not know (protocol §7, case c).
     pub identity_lost: bool,
+    /// Paths that were looked at: what the last run may have put there has been told from a user's edit.
+    pub judged: Vec<RelPath>,
     /// Work that ended, so that its paths may be planned again.
     pub ended: Vec<RelPath>,
     /// How many operations from each link were done.
