@@ -3,6 +3,11 @@
 
 use alloc::string::String;
 
+use crate::time::{NANOS_PER_SECOND, WallTime};
+
+/// When this version was released, or a little before: 2026-11-01. A clock that says less is wrong (protocol §7).
+pub const RELEASED: WallTime = WallTime(1_793_491_200 * NANOS_PER_SECOND);
+
 /// The limits and names of one engine.
 #[derive(Clone, Debug)]
 pub struct Config {

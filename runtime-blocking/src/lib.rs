@@ -10,10 +10,12 @@ mod control;
 mod daemon;
 mod driver;
 mod node;
+mod options;
 mod utc;
 
-pub use driver::{Driver, EventSink, Options, StartError};
+pub use driver::Driver;
 pub use node::{Answer, Node};
+pub use options::{EventSink, Options, StartError};
 
 /// What this software calls itself toward peers and control clients.
 pub const SOFTWARE: &str = concat!("clearskies/", env!("CARGO_PKG_VERSION"));

@@ -6,7 +6,8 @@ use std::thread::JoinHandle;
 
 use clearskies_core::engine::command::{Command, CommandError, Reply};
 
-use crate::driver::{Driver, EventSink, Inbox, Options, StartError};
+use crate::driver::{Driver, Inbox};
+use crate::options::{EventSink, Options, StartError};
 
 /// The outcome of one command; it arrives once, or the channel closes because the node ended.
 pub type Answer = Receiver<Result<Reply, CommandError>>;

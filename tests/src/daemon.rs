@@ -54,6 +54,13 @@ pub fn binary() -> &'static Path {
                 build.args(["--profile", name]);
             }
         }
+        // What cargo told this test of its own package would have build scripts run, and crates built, once more.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                build.env_remove(&*name);
+            }
+        }
         let status = build.current_dir(crate::sources::root()).status().expect("cargo runs");
         assert!(status.success(), "the program does not build");
         profile.join("clearskies")
@@ -87,11 +94,54 @@ impl Ran {
     }
 }
 
+/// What a namespace keeps a test apart from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Apart {
+    /// The network: only loopback is up.
+    Network,
+    /// The mounts: what the test mounts is seen by nobody else, and gone with it.
+    Mounts,
+}
+
+/// Runs a test of this binary once more in a namespace. Prints a sentence where the system does not allow that.
+pub fn run_apart(test: &str, from: Apart) {
+    let (flag, inside) = match from {
+        Apart::Network => {
+            ("--net", "ip link set lo up 2>/dev/null || ifconfig lo up || exit 111; exec \"$@\"")
+        }
+        Apart::Mounts => ("--mount", "mount -t tmpfs none /mnt && umount /mnt || exit 111; exec \"$@\""),
+    };
+    let exe = std::env::current_exe().expect("a test knows its own file");
+    let mut command = Command::new("unshare");
+    command.args([flag, "--map-root-user", "sh", "-c", inside, "sh"]).arg(exe);
+    command.args(["--exact", test, "--nocapture"]).env(APART, "1").stdin(Stdio::null());
+    match command.output() {
+        Ok(out) if out.status.success() => {}
+        Ok(out) if String::from_utf8_lossy(&out.stdout).contains(test) => panic!(
+            "apart: {}\n{}",
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        ),
+        _ => println!("{test}: not tried apart ({from:?}), since no namespace for it can be made here."),
+    }
+}
+
+/// Whether [`run_apart`] runs this test.
+pub fn is_apart() -> bool {
+    std::env::var_os(APART).is_some()
+}
+
+const APART: &str = "CLEARSKIES_TEST_APART";
+
 /// A node: a home folder, a folder to share, and its daemon while it runs.
 #[derive(Debug)]
 pub struct Node {
     top: tempfile::TempDir,
     port: u16,
+    /// Whether it looks for peers on the local network.
+    lan: bool,
+    /// A program that starts the daemon, with its arguments; empty for none.
+    under: Vec<String>,
     daemon: Option<Child>,
 }
 
@@ -118,7 +168,7 @@ impl Node {
         std::fs::create_dir(top.path().join("share")).expect("a new folder is writable");
         let free = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let port = free.local_addr().expect("it is bound").port();
-        Node { top, port, daemon: None }
+        Node { top, port, lan: false, under: Vec::new(), daemon: None }
     }
 
     /// A node with a running daemon.
@@ -126,6 +176,19 @@ impl Node {
         let mut node = Node::new();
         node.start();
         node
+    }
+
+    /// A node with a running daemon that looks for peers on the local network.
+    pub fn running_on_lan() -> Node {
+        let mut node = Node::new();
+        node.lan = true;
+        node.start();
+        node
+    }
+
+    /// Has the daemon started by another program from now on, with limits of its own.
+    pub fn set_under(&mut self, program: &[&str]) {
+        self.under = program.iter().map(|word| (*word).to_owned()).collect();
     }
 
     /// The home folder.
@@ -160,7 +223,18 @@ impl Node {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        self.command_under(&[], args)
+    }
+
+    fn command_under(&self, under: &[String], args: &[&str]) -> Command {
+        let mut command = match under.split_first() {
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(binary());
+                command
+            }
+            None => Command::new(binary()),
+        };
         command.arg("--home").arg(self.home()).args(args).stdin(Stdio::null());
         command
     }
@@ -181,7 +255,10 @@ impl Node {
         let port = self.port.to_string();
         let log = std::fs::File::options().create(true).append(true).open(self.top.path().join("stderr"));
         let log = log.expect("a log can be written");
-        let mut command = self.command(&["start", "--no-fork", "--no-lan", "--listen-port", &port]);
+        let mut command = self.command_under(&self.under, &["start", "--no-fork", "--listen-port", &port]);
+        if !self.lan {
+            command.arg("--no-lan");
+        }
         self.daemon =
             Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("the program can be run"));
         eventually(START_MAX, "the daemon answers", || {
@@ -300,6 +377,36 @@ impl Node {
         grow(&self.path(".clearskies/archive"), "", &mut tree);
         tree.into_values().map(|(_, content)| content).collect()
     }
+}
+
+/// Two running nodes with one share between them.
+pub fn pair() -> (Node, Node) {
+    pair_of(Node::running(), Node::running())
+}
+
+/// The same of nodes that run already.
+pub fn pair_of(a: Node, b: Node) -> (Node, Node) {
+    let code = a.invite();
+    b.attach(&code, &a, &[]).ok();
+    in_step(&[&a, &b]);
+    (a, b)
+}
+
+/// Bytes that no compression makes smaller.
+pub fn noise(len: usize) -> Vec<u8> {
+    crate::sim::Rng::new(len as u64).bytes(len)
+}
+
+/// The conflict files that a node has.
+pub fn conflict_files(node: &Node) -> Vec<String> {
+    node.names().into_iter().filter(|name| name.contains(".CONFLICT.")).collect()
+}
+
+/// Bytes that a node received over its present links.
+pub fn received(node: &Node) -> u64 {
+    let peers = node.ask(&json!({ "type": "peers" })).expect("the daemon answers");
+    let peers = peers["peers"].as_array().expect("a list");
+    peers.iter().filter_map(|peer| peer["received"].as_u64()).sum()
 }
 
 /// Waits until all these nodes hold equal trees and say that they are in step.

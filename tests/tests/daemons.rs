@@ -9,35 +9,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::Duration;
 
-use clearskies_tests::daemon::{Control, DEADLINE, Node, eventually, in_step, in_step_within};
+use clearskies_tests::daemon::{
+    Apart, Control, DEADLINE, Node, conflict_files, eventually, in_step, in_step_within, is_apart, noise,
+    pair, received, run_apart,
+};
 use serde_json::{Value, json};
 
 /// For transfers of many megabytes in a build without optimisation.
 const LONG: Duration = Duration::from_secs(120);
-
-/// Two running nodes with one share between them.
-fn pair() -> (Node, Node) {
-    let (a, b) = (Node::running(), Node::running());
-    let code = a.invite();
-    b.attach(&code, &a, &[]).ok();
-    in_step(&[&a, &b]);
-    (a, b)
-}
-
-/// Bytes that no compression makes smaller.
-fn noise(len: usize) -> Vec<u8> {
-    clearskies_tests::sim::Rng::new(len as u64).bytes(len)
-}
-
-fn conflict_files(node: &Node) -> Vec<String> {
-    node.names().into_iter().filter(|name| name.contains(".CONFLICT.")).collect()
-}
-
-/// Content bytes that a node received from its peers in this run.
-fn received(node: &Node) -> u64 {
-    let peers = node.ask(&json!({ "type": "peers" })).unwrap();
-    peers["peers"].as_array().unwrap().iter().filter_map(|peer| peer["received"].as_u64()).sum()
-}
 
 #[test]
 fn two_folders_stay_the_same() {
@@ -81,6 +60,55 @@ fn a_link_needs_no_other_address() {
     b.attach(&link, &a, &[]).ok();
     in_step(&[&a, &b]);
     assert_eq!(b.read("file").as_deref(), Some("1"));
+}
+
+/// Two homes of one machine, with nothing but the code.
+#[test]
+fn nodes_of_one_machine_find_each_other_without_a_network() {
+    if !is_apart() {
+        run_apart("nodes_of_one_machine_find_each_other_without_a_network", Apart::Network);
+    }
+    let (mut a, b, c) = (Node::running_on_lan(), Node::running_on_lan(), Node::running_on_lan());
+    a.write("file", "1");
+    let attach = |node: &Node, code: &str| node.run(&["attach", code, &node.share()]).ok();
+    attach(&b, &a.invite());
+    in_step(&[&a, &b]);
+    attach(&c, &b.invite());
+    in_step(&[&a, &b, &c]);
+    let peers = b.ask(&json!({ "type": "peers" })).unwrap();
+    let peers = peers["peers"].as_array().unwrap();
+    assert!(
+        peers.iter().all(|peer| peer["address"].as_str().unwrap().starts_with("127.0.0.1:")),
+        "{peers:?}"
+    );
+    a.kill();
+    c.write("later", "2");
+    a.start();
+    in_step(&[&a, &b, &c]);
+    assert_eq!(a.names(), ["file", "later"]);
+}
+
+/// The machine comes into a network, or changes it, while the daemon runs.
+#[test]
+fn a_new_network_is_seen_at_once() {
+    let test = "a_new_network_is_seen_at_once";
+    if !is_apart() {
+        return run_apart(test, Apart::Network);
+    }
+    let node = Node::running_on_lan();
+    let has = |addr: &str| {
+        let said = node.ask(&json!({ "type": "address" })).unwrap()["addresses"].to_string();
+        said.contains(addr)
+    };
+    assert!(!has("10.99.0.1"));
+    let ip = |words: &[&str]| Command::new("ip").args(words).status().is_ok_and(|status| status.success());
+    if !ip(&["addr", "add", "10.99.0.1/24", "dev", "lo"]) {
+        println!("{test}: not tried, since the program ip does not set addresses here.");
+        return;
+    }
+    eventually(Duration::from_secs(5), "the new address is known", || has("10.99.0.1"));
+    assert!(ip(&["addr", "del", "10.99.0.1/24", "dev", "lo"]));
+    eventually(Duration::from_secs(5), "it is gone again", || !has("10.99.0.1"));
 }
 
 #[test]
@@ -273,6 +301,26 @@ fn edits_of_both_become_a_conflict_file_on_both() {
     b.run(&["conflicts", "--keep", b.path(&conflict).to_str().unwrap()]).ok();
     eventually(DEADLINE, "one is left", || a.names() == ["note.txt"]);
     assert_eq!(a.read("note.txt").as_deref(), Some("a's edit"));
+}
+
+#[test]
+fn what_is_written_through_an_open_handle_is_kept() {
+    let (a, b) = pair();
+    a.write("report.txt", "first");
+    eventually(DEADLINE, "it is on b", || b.read("report.txt").as_deref() == Some("first"));
+    in_step(&[&a, &b]);
+    let mut open = std::fs::File::options().write(true).open(b.path("report.txt")).unwrap();
+    a.write("report.txt", "second");
+    eventually(DEADLINE, "the new version is on b", || b.read("report.txt").as_deref() == Some("second"));
+    open.write_all(b"written late").unwrap();
+    let arrived =
+        || conflict_files(&a).first().is_some_and(|name| a.read(name).as_deref() == Some("written late"));
+    eventually(LONG, "what the program wrote is a conflict file on a", arrived);
+    in_step(&[&a, &b]);
+    assert_eq!((conflict_files(&a).len(), a.read("report.txt").as_deref()), (1, Some("second")));
+    open.write_all(b" and on").unwrap();
+    let name = conflict_files(&b).remove(0);
+    eventually(DEADLINE, "it goes on being seen", || a.read(&name).as_deref() == Some("written late and on"));
 }
 
 #[test]

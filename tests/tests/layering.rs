@@ -23,6 +23,9 @@ const EDGES: &[(&str, &[&str])] = &[
 /// A library, its name in code, and how many files may name it.
 const CONFINED: &[(&str, usize)] = &[("async_std", 1), ("rustls", 1), ("rusqlite", 2), ("serde_cbor", 1)];
 
+/// A driver has fewer lines.
+const DRIVER_LINES: usize = 1000;
+
 /// The one file that may ask for `std` in the engine: rustls needs it.
 const STD_IN_CORE: &str = "core/src/channel/tls.rs";
 
@@ -84,6 +87,15 @@ fn replaceable_libraries_are_named_in_few_files() {
             .collect();
         assert!(files.len() <= *files_max, "{library} is named in {files:?}, {files_max} at most");
     }
+}
+
+/// A driver carries things to and fro and decides nothing: when it grows, something in it belongs elsewhere.
+#[test]
+fn the_driver_stays_small() {
+    let files = sources::rust_files();
+    let driver = files.iter().filter(|path| path.starts_with("runtime-blocking/src/driver"));
+    let lines: usize = driver.map(|path| sources::read(path).lines().count()).sum();
+    assert!(lines > 0 && lines < DRIVER_LINES, "the driver has {lines} lines");
 }
 
 /// Whether code, not a comment, names the library as a word of its own.

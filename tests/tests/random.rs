@@ -25,8 +25,8 @@ const SEEDS: Range<u64> = 0..200;
 /// Seeds that showed bugs that were mended since: a folder made by the engine that nobody watched or walked, a file
 /// where others have a folder, a folder that stood only for others and was forgotten, a lost conflict file's record,
 /// a chmod during a rename, a parent that was missing, a file deleted while its record moved, a late version that
-/// ended a download, a folder with a file's permissions.
-const FOUND: [u64; 14] = [57, 30, 51, 399, 616, 345, 369, 212, 331, 433, 1900, 2337, 2518, 2988];
+/// ended a download, a folder with a file's permissions, a folder that got the inode of one that was removed.
+const FOUND: [u64; 15] = [57, 30, 51, 399, 616, 345, 369, 212, 331, 433, 1900, 2337, 2518, 2988, 3998];
 const NOT_AVAILABLE: &str = "no connected peer has its content";
 /// Long enough for every back-off of the dialer and of what failed.
 const REST: Duration = Duration::from_secs(3600);

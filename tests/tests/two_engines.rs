@@ -611,6 +611,22 @@ fn codes_are_checked_and_spent() {
 }
 
 #[test]
+fn a_code_lasts_a_day() {
+    for (hours, joins) in [(23, true), (25, false)] {
+        let mut world = World::new(81, 2);
+        world.node(0).share(SHARE);
+        world.node(0).write(&at("a"), b"1");
+        let code = world.node(0).invite(SHARE);
+        world.run_for(hours * 3600 * SECOND);
+        let _ = world.node(1).attach(&code, SHARE, Existing::Refuse, 0);
+        world.run_for(300 * SECOND);
+        assert_eq!(text(&world, 1, "a").is_some(), joins, "{hours} hours");
+        let problems = world.status(1).shares[0].problems.join("\n");
+        assert_eq!(problems.contains("does not take the access code"), !joins, "{hours} hours: {problems}");
+    }
+}
+
+#[test]
 fn nested_shares_and_missing_folders_are_refused() {
     let mut world = World::new(9, 1);
     world.node(0).share(SHARE);

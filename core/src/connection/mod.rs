@@ -570,7 +570,9 @@ impl Inner {
             Err(OpenFault::Protocol(fault)) => self.malformed(Malformed(fault)),
             Err(OpenFault::Auth(what)) => self.end_saying("auth", what, CloseReason::Auth(what)),
             Err(OpenFault::Loopback) => self.end(CloseReason::Loopback),
-            Err(OpenFault::CopiedHome { name }) => self.end(CloseReason::CopiedHome { name }),
+            Err(OpenFault::CopiedHome { name }) => {
+                self.end(CloseReason::CopiedHome { club: login.club, name });
+            }
         }
     }
 

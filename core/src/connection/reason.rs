@@ -4,6 +4,7 @@ use alloc::string::String;
 use core::fmt;
 
 use crate::error::Malformed;
+use crate::ids::RootId;
 
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub enum CloseReason {
     Loopback,
     /// Another node runs with this one's identity: one is a copy of the other.
     CopiedHome {
+        /// The club in which it does; an accepted link that ends so was never ready to name one.
+        club: RootId,
         /// What the other computer is called.
         name: Option<String>,
     },
@@ -73,10 +76,10 @@ impl fmt::Display for CloseReason {
             CloseReason::TooMuch => f.write_str("the other side sent too much before it had proven itself"),
             CloseReason::Ended => f.write_str("the other side ended the connection"),
             CloseReason::Loopback => f.write_str("this node reached itself"),
-            CloseReason::CopiedHome { name: Some(name) } => {
+            CloseReason::CopiedHome { name: Some(name), .. } => {
                 write!(f, "{} runs a copy of this node's data", name.escape_debug())
             }
-            CloseReason::CopiedHome { name: None } => {
+            CloseReason::CopiedHome { name: None, .. } => {
                 f.write_str("another node runs a copy of this node's data")
             }
         }

@@ -345,7 +345,7 @@ fn loopback_and_copied_home_are_told_apart() {
         let copy = Login { run: [77; 16], ..login.clone() };
         let mut pair = Pair::new(transport, login, vec![copy]);
         pair.run();
-        let copied = CloseReason::CopiedHome { name: Some("desk".into()) };
+        let copied = CloseReason::CopiedHome { club: RootId(7), name: Some("desk".into()) };
         assert_eq!(pair.reasons(), (Some(&copied), Some(&copied)));
     }
 }

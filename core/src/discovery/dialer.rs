@@ -414,11 +414,15 @@ impl Dialer {
         self.changed.pop_first()
     }
 
-    /// What the store keeps of a club: addresses that the user or a link named, and those where a peer was proven.
+    /// What the store keeps of a club: addresses that the user or a link named, and those where a peer was proven. One
+    /// inside this machine that nobody named is found anew: the next run may be on another machine.
     pub fn encode(&self, club: RootId) -> Vec<u8> {
         let mut out = Vec::from([STORE_VERSION]);
         let entries = self.clubs.get(&club).into_iter().flat_map(|book| &book.entries);
-        for (addr, entry) in entries.filter(|(addr, entry)| entry.is_remembered() && !is_scoped(addr)) {
+        let lasting = |addr: &SocketAddr, entry: &Entry| {
+            !is_scoped(addr) && (entry.source >= Source::Invitation || !addr.ip().is_loopback())
+        };
+        for (addr, entry) in entries.filter(|(addr, entry)| entry.is_remembered() && lasting(addr, entry)) {
             let ip = match addr.ip() {
                 IpAddr::V4(v4) => v4.to_ipv6_mapped(),
                 IpAddr::V6(v6) => v6,

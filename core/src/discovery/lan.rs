@@ -268,7 +268,7 @@ impl Lan {
         let heard = Announcement::parse(bytes)?;
         self.keep_table(now.wall);
         let (place, own) = *self.table.get(&heard.id)?;
-        let addr = with_port(from, heard.port);
+        let addr = self.dialled_at(from, heard.port);
         if heard.peer == own || !self.networks.allow_hint(addr) {
             return None;
         }
@@ -277,6 +277,16 @@ impl Lan {
         }
         let LanId { club, id, .. } = *self.ids.get(place)?;
         Some(LanHint { club, id, addr, peer: heard.peer })
+    }
+
+    /// Where the sender of a datagram is dialled. One on this machine is heard on every network that it has; the way
+    /// inside is one for all of them, and no change of networks cuts it.
+    fn dialled_at(&self, from: SocketAddr, port: u16) -> SocketAddr {
+        if self.networks.is_here(from.ip()) {
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+        } else {
+            with_port(from, port)
+        }
     }
 
     /// Whether this is a stranger's first datagram.
@@ -528,6 +538,26 @@ mod tests {
         let scoped = "[fe80::9%3]:60106".parse().unwrap();
         let hint = lan.handle_datagram(at(3), scoped, &from_friend(at(3))).unwrap();
         assert_eq!(hint.addr, "[fe80::9%3]:4001".parse().unwrap());
+    }
+
+    #[test]
+    fn a_friend_on_this_machine_is_dialled_inside_it() {
+        let mut lan = lan();
+        let ours = [("127.0.0.1", 8), ("192.168.1.5", 24), ("fe80::5", 64)];
+        let ours = ours.map(|(ip, prefix)| (ip.parse().unwrap(), prefix));
+        lan.set_networks(at(0), Networks::new(&ours));
+        drain(&mut lan, at(0));
+        for from in ["127.0.0.1:60106", "192.168.1.5:60106", "[fe80::5%3]:60106"] {
+            let hint = lan.handle_datagram(at(1), from.parse().unwrap(), &from_friend(at(1))).unwrap();
+            assert_eq!(hint.addr, "127.0.0.1:4001".parse().unwrap(), "{from}");
+        }
+        assert_eq!(drain(&mut lan, at(1)).len(), 2, "one stranger, one answer");
+        // Without a network there is loopback.
+        lan.set_networks(at(2), Networks::new(&ours[..1]));
+        assert_eq!(drain(&mut lan, at(2)).iter().map(|(to, _)| *to).collect::<Vec<_>>(), [BROADCAST]);
+        let from = "127.0.0.1:60106".parse().unwrap();
+        assert!(lan.handle_datagram(at(3), from, &from_friend(at(3))).is_some());
+        assert!(lan.handle_datagram(at(3), "192.168.1.5:1".parse().unwrap(), &from_friend(at(3))).is_none());
     }
 
     #[test]

@@ -11,10 +11,13 @@ pub const NETWORKS_MAX: usize = 256;
 pub struct Networks {
     /// Sorted, so that a change of order is no change.
     attached: Vec<(IpAddr, u8)>,
+    /// Whether this machine reaches itself by IPv4.
+    loopback: bool,
 }
 
 impl Networks {
-    /// Keeps the first [`NETWORKS_MAX`] that are of use: no loopback, no prefix that takes in everything.
+    /// Keeps the first [`NETWORKS_MAX`] that are of use: no prefix that takes in everything. Of loopback it keeps
+    /// whether there is one.
     pub fn new(addrs: &[(IpAddr, u8)]) -> Networks {
         let useful = |(ip, prefix): &(IpAddr, u8)| {
             *prefix > 0
@@ -26,18 +29,26 @@ impl Networks {
         let mut attached: Vec<_> = addrs.iter().copied().filter(useful).take(NETWORKS_MAX).collect();
         attached.sort_unstable();
         attached.dedup();
-        Networks { attached }
+        let loopback = addrs.iter().any(|(ip, _)| ip.is_ipv4() && ip.is_loopback());
+        Networks { attached, loopback }
     }
 
-    /// Whether `ip` lies in one of the networks.
+    /// Whether `ip` is this machine itself. No other can send from such an address: the system drops what claims to.
+    pub fn is_here(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.loopback
+            && ((ip.is_ipv4() && ip.is_loopback()) || self.attached.iter().any(|(own, _)| *own == ip))
+    }
+
+    /// Whether `ip` lies in one of the networks, or is this machine.
     pub fn contain(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        self.attached.iter().any(|(own, prefix)| same_prefix(*own, ip, *prefix))
+        self.is_here(ip) || self.attached.iter().any(|(own, prefix)| same_prefix(*own, ip, *prefix))
     }
 
-    /// Whether there is an IPv4 network.
+    /// Whether there is an IPv4 network; loopback is one, with the other nodes of this machine in it.
     pub fn have_v4(&self) -> bool {
-        self.attached.iter().any(|(ip, _)| ip.is_ipv4())
+        self.loopback || self.attached.iter().any(|(ip, _)| ip.is_ipv4())
     }
 
     /// Whether there is an IPv6 network.
@@ -45,9 +56,10 @@ impl Networks {
         self.attached.iter().any(|(ip, _)| ip.is_ipv6())
     }
 
-    /// Whether `addr` may be dialled though a stranger named it: a public address, or one in an attached network.
+    /// Whether `addr` may be dialled because a datagram came from there: a public address, or one in an attached
+    /// network. Of loopback only a datagram can say that a node is there; whoever else names it is to be refused.
     pub fn allow_hint(&self, addr: SocketAddr) -> bool {
-        is_dialable(addr) && !addr.ip().is_loopback() && (!is_private(addr.ip()) || self.contain(addr.ip()))
+        is_dialable(addr) && (!is_private(addr.ip()) || self.contain(addr.ip()))
     }
 }
 
@@ -113,8 +125,7 @@ mod tests {
 
     #[test]
     fn useless_interfaces_are_left_out() {
-        let none =
-            networks(&[("127.0.0.1", 8), ("::1", 128), ("10.0.0.1", 0), ("10.0.0.1", 33), ("0.0.0.0", 8)]);
+        let none = networks(&[("::1", 128), ("10.0.0.1", 0), ("10.0.0.1", 33), ("0.0.0.0", 8)]);
         assert_eq!(none, Networks::default());
         assert!(!none.have_v4() && !none.have_v6());
         let many = vec![("10.0.0.1".parse().unwrap(), 24); NETWORKS_MAX + 1];
@@ -122,6 +133,31 @@ mod tests {
         assert_eq!(
             networks(&[("10.0.0.1", 8), ("fe80::1", 64)]),
             networks(&[("fe80::1", 64), ("10.0.0.1", 8)])
+        );
+    }
+
+    #[test]
+    fn this_machine_is_known_by_loopback_and_by_its_own_addresses() {
+        let offline = networks(&[("127.0.0.1", 8), ("::1", 128)]);
+        assert!(offline.have_v4() && !offline.have_v6());
+        let home = networks(&[("127.0.0.1", 8), ("192.168.1.5", 24), ("fe80::5", 64)]);
+        for (ip, here) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::ffff:127.0.0.1", true),
+            ("192.168.1.5", true),
+            ("fe80::5", true),
+            ("192.168.1.6", false),
+            ("::1", false),
+        ] {
+            assert_eq!(home.is_here(ip.parse().unwrap()), here, "{ip}");
+        }
+        assert!(offline.allow_hint("127.0.0.1:1".parse().unwrap()));
+        assert!(!offline.allow_hint("[::1]:1".parse().unwrap()), "nothing is announced there");
+        assert!(!offline.allow_hint("127.0.0.1:0".parse().unwrap()));
+        assert!(
+            !networks(&[("192.168.1.5", 24)]).is_here("192.168.1.5".parse().unwrap()),
+            "no way to reach it"
         );
     }
 

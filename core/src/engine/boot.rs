@@ -20,6 +20,7 @@ use crate::io::store::{Durability, Row, Space, StoreDone, StoreOp, Write};
 use crate::share::folder::ShareFact;
 use crate::share::layout::{self, Fact, MetaKey};
 use crate::share::progress::Progress;
+use crate::share::renewal::Renewal;
 use crate::share::{Membership, Share, decode_resume};
 use crate::time::Now;
 
@@ -166,8 +167,7 @@ impl Engine {
             }
             let Some((share, mut ctx)) = self.share_ctx(now, root) else { continue };
             if renewed {
-                let why = "this node's database is not the one that it last wrote";
-                share.renew_identity(&mut ctx, why);
+                share.begin_renewal(Renewal::StrangeStore);
             }
             share.folder.open(ctx.out);
             share.pump(&mut ctx);
@@ -213,6 +213,7 @@ impl Engine {
         };
         share.set_peers(peers);
         share.progress = progress;
+        share.progress.begin_run();
         share.names = per_peer(Fact::Name)
             .map(|(peer, name)| (peer, String::from_utf8_lossy(name).into_owned()))
             .collect();

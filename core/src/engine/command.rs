@@ -208,6 +208,12 @@ pub struct ShareStatus {
     pub pending_files: u64,
     /// Bytes still to be received.
     pub pending_bytes: u64,
+    /// Paths that failed, and are tried again later.
+    pub failed_files: u64,
+    /// Paths that cannot be read or synced.
+    pub unreadable_files: u64,
+    /// Deletions that wait for the user's word.
+    pub held_deletions: u64,
     /// Peers connected now.
     pub peers_connected: u32,
     /// Peers ever met.
@@ -227,6 +233,8 @@ pub enum ShareState {
     Joining,
     /// Something is still to be received, stored or sent.
     Syncing,
+    /// Something waits for the user, or for another attempt later; see the problems.
+    Attention,
     /// Nothing to do, with every connected peer; at least one is connected.
     InSync,
     /// Nothing to do here, and no peer is connected.

@@ -217,6 +217,7 @@ impl Engine {
                 self.settings.restore(&key, &value);
                 // What the archives may hold may be less now.
                 self.prune_at = now.mono;
+                self.heed_clocks(now);
                 self.reply(id, Ok(Reply::Done));
             }
             AfterCommit::Stopped => self.stopped(),
@@ -374,7 +375,7 @@ impl Engine {
         self.commits.insert(token, AfterCommit::Reply(id, Reply::Done, None));
     }
 
-    fn close_all(&mut self, code: &'static str, why: &str) {
+    pub(super) fn close_all(&mut self, code: &'static str, why: &str) {
         let conns: Vec<ConnId> = self.links.all.keys().copied().collect();
         for conn in conns {
             self.links.close(conn, code, why);
@@ -454,7 +455,9 @@ impl Engine {
 
     fn node_status(&mut self, now: Now) -> NodeStatus {
         self.rates.measure(&self.links, now);
-        let shares = self.shares.iter().map(|(&root, share)| share.status(self.dialed_peers(root))).collect();
+        self.heed_clocks(now);
+        let status = |(&root, share): (&RootId, &Share)| share.status(self.dialed_peers(root), now.mono);
+        let shares = self.shares.iter().map(status).collect();
         NodeStatus {
             paused: self.paused,
             upload_rate: self.rates.upload,

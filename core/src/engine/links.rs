@@ -10,12 +10,17 @@ use crate::ids::{AccessId, ConnId, PeerId, RootId};
 use crate::index::knowledge::Resume;
 use crate::index::record::Record;
 use crate::io::Output;
+use crate::share::clock::ClockSample;
 use crate::time::Instant;
 use crate::wire::database;
 use crate::wire::message::Message;
 
 /// Bytes that may wait for one link's socket before nothing more is read from disk for it.
 pub const SEND_QUEUE_BYTES: usize = 4 << 20;
+
+/// Connections whose last words are kept, and how long these may be, in bytes; more is not said.
+const LEAVING_MAX: usize = 64;
+const LAST_WORDS_BYTES_MAX: usize = 64 << 10;
 
 /// How far a connection got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub struct Link {
     pub club: Option<RootId>,
     /// The proven peer, once known.
     pub peer: Option<PeerId>,
+    /// What the peer's clock said, once it introduced itself.
+    pub clock: Option<ClockSample>,
     /// How far it got.
     pub stage: Stage,
     /// What the host was last told about reading.
@@ -70,6 +77,8 @@ pub struct Links {
     writable: BTreeSet<ConnId>,
     /// Connections to be closed, once what they still say was sent.
     closing: Vec<ConnId>,
+    /// Connections that are done with but for their last words, which the host still fetches.
+    leaving: BTreeMap<ConnId, Connection>,
     /// Bytes received on all links, ever.
     pub received: u64,
     /// Bytes sent on all links, ever.
@@ -138,6 +147,34 @@ impl Links {
             out.push(Output::Close { conn });
         }
         closing
+    }
+
+    /// Keeps what a connection that was closed still says; its link is to be forgotten then.
+    pub fn leave(&mut self, conn: ConnId) {
+        let connection = self.all.get_mut(&conn).and_then(|link| link.connection.take());
+        let Some(connection) = connection.filter(|it| it.queued_bytes() <= LAST_WORDS_BYTES_MAX) else {
+            return;
+        };
+        if self.leaving.len() == LEAVING_MAX {
+            self.leaving.pop_first();
+        }
+        self.leaving.insert(conn, connection);
+    }
+
+    /// The last words of a connection that was closed; whether there were any.
+    pub fn last_words(&mut self, conn: ConnId, out: &mut Vec<u8>, limit: usize) -> bool {
+        let before = out.len();
+        let said = self.leaving.get_mut(&conn).is_some_and(|connection| connection.poll_transmit(out, limit));
+        if !said {
+            self.leaving.remove(&conn);
+        }
+        self.sent += (out.len() - before) as u64;
+        said
+    }
+
+    /// The host is done with a connection.
+    pub fn left(&mut self, conn: ConnId) {
+        self.leaving.remove(&conn);
     }
 
     /// Bytes that wait for a link's socket.

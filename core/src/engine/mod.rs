@@ -65,6 +65,8 @@ pub struct Engine {
     /// When the archives are looked through for what may go.
     prune_at: Instant,
     rates: peers::Rates,
+    /// When a share was last called.
+    called: Option<Now>,
     #[cfg(any(test, feature = "simulator"))]
     plain: bool,
 }
@@ -102,6 +104,7 @@ impl Engine {
             quit: None,
             prune_at: now.mono.plus(commands::PRUNE_FIRST),
             rates: peers::Rates::default(),
+            called: None,
             #[cfg(any(test, feature = "simulator"))]
             plain: false,
         }
@@ -230,7 +233,9 @@ impl Engine {
     /// [`Engine::poll_writable`] names it.
     pub fn poll_transmit(&mut self, now: Now, conn: ConnId, out: &mut Vec<u8>, limit: usize) -> bool {
         let before = out.len();
-        let Some(link) = self.links.all.get_mut(&conn) else { return false };
+        let Some(link) = self.links.all.get_mut(&conn) else {
+            return self.links.last_words(conn, out, limit);
+        };
         let Some(connection) = &mut link.connection else { return false };
         let full = connection.queued_bytes() >= links::SEND_QUEUE_BYTES / 2;
         connection.poll_transmit(out, limit);
@@ -265,6 +270,7 @@ impl Engine {
 
     /// A share together with what it may use.
     fn share_ctx(&mut self, now: Now, root: RootId) -> Option<(&mut Share, Ctx<'_>)> {
+        self.heed_clock(now);
         let share = self.shares.get_mut(&root)?;
         self.out.set_owner(Some(root));
         let ctx = Ctx {
@@ -273,8 +279,35 @@ impl Engine {
             links: &mut self.links,
             rng: &mut self.rng,
             store_token: self.store_token,
+            clock_trusted: self.settings.clock_trusted(),
         };
         Some((share, ctx))
+    }
+
+    /// Where the wall clock ran otherwise than time did it was set, or the machine slept: then the links are opened
+    /// anew, because peers say what their clocks show only when they introduce themselves.
+    fn heed_clock(&mut self, now: Now) {
+        let Some(last) = self.called.replace(now) else { return };
+        let passed = i128::try_from(now.mono.since(last.mono).as_nanos()).unwrap_or(i128::MAX);
+        let ran = i128::from(now.wall.0) - i128::from(last.wall.0);
+        if ran.abs_diff(passed) <= u128::from(peers::CLOCK_DIFFERENCE.unsigned_abs()) {
+            return;
+        }
+        log::info!("the clock was set, or this machine slept: all links are opened anew");
+        self.shares.values_mut().for_each(Share::forget_clocks);
+        self.close_all("shutdown", "this computer's clock was set, or it slept");
+        self.dialer.reset(now.mono);
+    }
+
+    /// Lets every share judge the clock.
+    fn heed_clocks(&mut self, now: Now) {
+        let roots: Vec<RootId> = self.shares.keys().copied().collect();
+        for root in roots {
+            if let Some((share, mut ctx)) = self.share_ctx(now, root) {
+                share.heed_clock(&mut ctx);
+            }
+        }
+        self.out.set_owner(None);
     }
 
     /// Ends every input: dials, discovery, closes and read interests follow from what the parts have become.
@@ -283,6 +316,7 @@ impl Engine {
         self.dial(now);
         self.announce(now);
         for conn in self.links.put_out_closes(&mut self.out) {
+            self.links.leave(conn);
             self.forget(now, conn);
         }
         self.update_interests();

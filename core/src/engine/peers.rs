@@ -26,8 +26,10 @@ use crate::engine::links::{Link, Links, Stage};
 use crate::ids::{AccessId, ConnId, PeerId, RootId, Token};
 use crate::io::store::{Durability, Space, StoreOp, Write};
 use crate::io::{DiskOp, Output};
+use crate::share::clock::ClockSample;
 use crate::share::folder::{self, ShareFact};
 use crate::share::layout::{self, Fact};
+use crate::share::renewal::Renewal;
 use crate::share::{Membership, Share, put_fact};
 use crate::time::{Instant, NANOS_PER_SECOND, Now};
 use crate::wire::message::Message;
@@ -38,7 +40,7 @@ const STRANGERS: usize = 64;
 /// Addresses that are remembered as those of joiners; any more are met when they dial.
 const JOINERS_MAX: usize = 1024;
 /// A clock that differs by more is shown to the user (protocol §5 step 4).
-const CLOCK_DIFFERENCE: i64 = 60 * NANOS_PER_SECOND;
+pub(super) const CLOCK_DIFFERENCE: i64 = 60 * NANOS_PER_SECOND;
 /// Over how long rates are measured.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 /// The longest name of a computer that is kept, in bytes.
@@ -218,6 +220,7 @@ impl Engine {
             dialed,
             club: None,
             peer: None,
+            clock: None,
             stage: if dialed { Stage::Dialing } else { Stage::Opening },
             reading: true,
             received: 0,
@@ -345,15 +348,19 @@ impl Engine {
                 matches!(reason, CloseReason::Refused | CloseReason::WrongProof | CloseReason::Auth(_));
             if refused {
                 self.dialer.refused_auth(root, addr, now.mono);
+                if let Some(share) = self.shares.get_mut(&root) {
+                    share.refused_by = Some(addr);
+                }
             }
             if *reason == CloseReason::Loopback {
                 self.dialer.forget(root, addr);
             }
         }
-        if let (CloseReason::CopiedHome { .. }, Some(root)) = (reason, club)
-            && let Some((share, mut ctx)) = self.share_ctx(now, root)
+        if let CloseReason::CopiedHome { club, .. } = reason
+            && let Some((share, mut ctx)) = self.share_ctx(now, *club)
         {
-            share.renew_identity(&mut ctx, "this node's data was copied to another one, which runs as well");
+            share.begin_renewal(Renewal::CopiedHome);
+            share.pump(&mut ctx);
         }
         self.links.ended(conn);
     }
@@ -364,6 +371,7 @@ impl Engine {
         let Some(link) = self.links.all.get_mut(&conn) else { return };
         link.club = Some(root);
         link.peer = Some(ready.peer);
+        link.clock = Some(ClockSample { wall: ready.remote_time, at: now.mono });
         let (addr, dialed) = (link.addr, link.dialed);
         if !self.shares.contains_key(&root) {
             return self.links.close(conn, "shutdown", "the share is gone");
@@ -619,6 +627,7 @@ impl Engine {
             self.closed_by(now, conn, &CloseReason::Refused);
         }
         self.forget(now, conn);
+        self.links.left(conn);
     }
 
     pub(super) fn forget(&mut self, now: Now, conn: ConnId) {

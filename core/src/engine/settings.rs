@@ -19,6 +19,8 @@ pub const ARCHIVE_DAYS_MAX: u32 = 36_500;
 pub const ARCHIVE_PERCENT_MAX: u64 = 90;
 /// The longest value that is looked at, in bytes.
 const VALUE_BYTES_MAX: usize = 1024;
+/// A setting that the host keeps, because it is needed before there is an engine; its name is the draft's.
+pub const LISTEN_PORT: &str = "listen_port";
 /// Kept with the settings, but changed by pausing and resuming alone.
 const PAUSED: &str = "paused";
 
@@ -29,10 +31,11 @@ enum Key {
     Lan,
     ArchiveDays,
     ArchivePercent,
+    Clock,
 }
 
 impl Key {
-    const ALL: [Key; 4] = [Key::ArchiveDays, Key::ArchivePercent, Key::Lan, Key::Name];
+    const ALL: [Key; 5] = [Key::ArchiveDays, Key::ArchivePercent, Key::Clock, Key::Lan, Key::Name];
 
     fn name(self) -> &'static str {
         match self {
@@ -40,6 +43,7 @@ impl Key {
             Key::Lan => "lan",
             Key::ArchiveDays => "archive_days",
             Key::ArchivePercent => "archive_percent",
+            Key::Clock => "clock",
         }
     }
 
@@ -55,6 +59,9 @@ impl Key {
                 "How many days files that sync replaced or deleted are kept in a share's archive."
             }
             Key::ArchivePercent => "How much of its volume a share's archive may take, in percent.",
+            Key::Clock => {
+                "Whether this computer's clock is checked against its peers' (checked), or right in any case (trusted)."
+            }
         }
     }
 }
@@ -67,6 +74,7 @@ pub struct Settings {
     lan: bool,
     archive_days: u32,
     archive_percent: u64,
+    clock_trusted: bool,
 }
 
 impl Default for Settings {
@@ -77,6 +85,7 @@ impl Default for Settings {
             lan: true,
             archive_days: KEEP_DAYS_DEFAULT,
             archive_percent: VOLUME_PERCENT_DEFAULT,
+            clock_trusted: false,
         }
     }
 }
@@ -105,6 +114,11 @@ impl Settings {
     /// How much of its volume an archive may take, in percent.
     pub fn archive_percent(&self) -> u64 {
         self.archive_percent
+    }
+
+    /// Whether the user said that this computer's clock is right (protocol §7, Time).
+    pub fn clock_trusted(&self) -> bool {
+        self.clock_trusted
     }
 
     /// Takes a stored value. One that a later version wrote, or that is out of bounds, is passed over.
@@ -151,6 +165,7 @@ impl Settings {
             Key::Lan => self.lan.to_string(),
             Key::ArchiveDays => self.archive_days.to_string(),
             Key::ArchivePercent => self.archive_percent.to_string(),
+            Key::Clock => (if self.clock_trusted { "trusted" } else { "checked" }).to_owned(),
         }
     }
 
@@ -182,6 +197,13 @@ impl Settings {
                     .unwrap_or(ARCHIVE_DAYS_MAX);
             }
             Key::ArchivePercent => self.archive_percent = number(key, value, 0, ARCHIVE_PERCENT_MAX)?,
+            Key::Clock => {
+                self.clock_trusted = match value {
+                    "trusted" => true,
+                    "checked" => false,
+                    _ => return Err("clock is checked or trusted.".into()),
+                }
+            }
         }
         Ok(())
     }
@@ -194,11 +216,13 @@ fn number(key: Key, value: &str, min: u64, max: u64) -> Result<u64, String> {
 
 fn unknown(name: &str) -> String {
     let mut known = String::new();
-    for key in Key::ALL {
+    let mut names: Vec<&str> = Key::ALL.into_iter().map(Key::name).chain([LISTEN_PORT]).collect();
+    names.sort_unstable();
+    for name in names {
         if !known.is_empty() {
             known.push_str(", ");
         }
-        known.push_str(key.name());
+        known.push_str(name);
     }
     // What was typed is shown, as far as it can be a name at all.
     let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
@@ -231,6 +255,7 @@ mod tests {
             ("archive_days", ["1", "36500"], ["0", "36501"]),
             ("archive_percent", ["0", "90"], ["-1", "91"]),
             ("lan", ["off", "true"], ["", "maybe"]),
+            ("clock", ["checked", "trusted"], ["", "true"]),
         ] {
             for value in good {
                 set(&mut settings, name, value).unwrap();
@@ -269,6 +294,7 @@ mod tests {
         }
         let error = settings.value("archive_hours").unwrap_err();
         assert!(error.contains("archive_hours") && error.contains("archive_days"));
+        assert!(error.contains("lan, listen_port, name"), "{error}");
         assert!(settings.set(PAUSED, "true").is_err());
     }
 

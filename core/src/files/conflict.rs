@@ -92,6 +92,19 @@ pub fn hidden_name(record: &Record, path: &RelPath) -> RelPath {
     if first == *path { names.find(|name| name != path).unwrap_or(first) } else { first }
 }
 
+/// The path that a file gets which was written after it went to this folder of the archive (sync.md, Deletes); the
+/// `n`th name, where the ones before are taken.
+pub fn late_name(path: &RelPath, folder: &str, n: u32) -> RelPath {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(b"late");
+    context.update(path.to_key().as_bytes());
+    context.update(folder.as_bytes());
+    context.update(&n.to_be_bytes());
+    let digest = context.finish();
+    // A SHA-256 has 32 bytes, so the default is never taken.
+    conflict_name(path, Tag::new(digest.as_ref().first_chunk().copied().unwrap_or_default()))
+}
+
 fn update_dot(context: &mut digest::Context, uuid: Uuid, change: &Change) {
     context.update(&uuid.0);
     context.update(&change.peer.0);

@@ -225,7 +225,7 @@ fn meta_now_without(seen: &Observed<'_>) -> Meta {
 
 /// The permission bits to record. A directory that its owner may not list is unobserved, and so are its bits: elsewhere
 /// they would shut the directory as well.
-fn mode_of(seen: &Observed<'_>) -> Option<u32> {
+pub(crate) fn mode_of(seen: &Observed<'_>) -> Option<u32> {
     let mode = seen.stamp.mode & 0o7777;
     let shut = *seen.content == EntryContent::Dir && mode & OWNER_LISTS != OWNER_LISTS;
     (has_mode(seen.content) && !shut).then_some(mode)

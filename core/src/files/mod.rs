@@ -11,7 +11,7 @@ mod fetch_rig;
 #[cfg(test)]
 mod fetch_tests;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod large;
 pub mod local;
 pub mod partial;

@@ -26,6 +26,8 @@ pub enum Problem {
     NoSource,
     /// What all peers sent does not match the record's SHA-256.
     WrongContent,
+    /// It would bring something into the archive, which is full.
+    ArchiveFull,
     /// Its delete is held back, because so many paths are gone.
     DeleteHeld,
     /// It keeps changing, and is sent when it is quiet.
@@ -106,6 +108,10 @@ fn problem_sentence(problem: &Problem) -> String {
         Problem::NoSource => "No connected peer has its content; it comes when one that has it is connected.",
         Problem::WrongContent => {
             "What was received did not match its SHA-256 and was thrown away; it is asked for again."
+        }
+        Problem::ArchiveFull => {
+            "What was replaced or deleted within the last day fills the archive, and the volume has little space left; \
+             it waits until the oldest of that is a day old. Free some space to let it go on now."
         }
         Problem::DeleteHeld => {
             "Very many files are gone at once, so their deletion is held; `clearskies deletions` decides about it."

@@ -51,6 +51,17 @@ impl Author {
     }
 }
 
+/// Why a wall clock is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It says a time before this program was released.
+    BeforeRelease,
+    /// It says a time after [`WALL_MAX`].
+    AfterMax,
+    /// It is more than [`WALL_SKEW_MAX_NANOS`] away from every peer's.
+    FarFromPeers,
+}
+
 /// What tells a believable wall clock from an insane one.
 #[derive(Clone, Copy, Debug)]
 pub struct WallCheck<'a> {
@@ -67,13 +78,23 @@ pub struct WallCheck<'a> {
 }
 
 impl WallCheck<'_> {
+    /// Why the clock is not to be believed; `None` if it is.
+    pub fn doubt(&self) -> Option<Doubt> {
+        let near = |peer: &WallTime| self.now.0.abs_diff(peer.0) <= WALL_SKEW_MAX_NANOS;
+        if self.confirmed {
+            None
+        } else if self.now < self.release {
+            Some(Doubt::BeforeRelease)
+        } else if self.now > WALL_MAX {
+            Some(Doubt::AfterMax)
+        } else {
+            (!self.peers.is_empty() && !self.peers.iter().any(near)).then_some(Doubt::FarFromPeers)
+        }
+    }
+
     /// Whether the clock is to be believed.
     pub fn sane(&self) -> bool {
-        let near = |peer: &WallTime| self.now.0.abs_diff(peer.0) <= WALL_SKEW_MAX_NANOS;
-        self.confirmed
-            || (self.now >= self.release
-                && self.now <= WALL_MAX
-                && (self.peers.is_empty() || self.peers.iter().any(near)))
+        self.doubt().is_none()
     }
 
     /// The time that changes take: the clock's if it is sane, else the latest stored time plus one.
@@ -178,6 +199,36 @@ pub fn delete(author: &mut Author, from: &Record) -> Result<Record, Unmade> {
 pub fn touch_empty(author: &mut Author, from: &Record) -> Result<Record, Unmade> {
     let (rev, change) = draft(author, Some(from), None)?;
     let mut record = Record { update: change, ..from.clone() };
+    record.clock.set(author.peer, rev);
+    finish(author, record)
+}
+
+/// Makes changes of `old` beyond revision `above` again, as one: their numbers may name other changes as well, which
+/// this version has not seen (protocol §7 "Revisions", case c). What others' values have seen of `old` stays seen.
+pub fn reclaim(author: &mut Author, from: &Record, old: PeerId, above: u64) -> Result<Record, Unmade> {
+    let (rev, change) = draft(author, Some(from), None)?;
+    let contested = |change: &Change| change.peer == old && change.rev > above;
+    let mut record = Record { update: change, ..from.clone() };
+    if contested(&from.key_change) {
+        record.key_change = change;
+    }
+    if contested(&from.meta_change) {
+        record.meta_change = change;
+    }
+    if contested(&from.value_change) {
+        record.value_change = change;
+        record.value_clock.set(old, above);
+        record.value_clock.set(author.peer, rev);
+    }
+    if from.deleted_clock.get(old) > above {
+        record.deleted_clock.set(old, above);
+        // The deletion has seen the value also where that is made again; a value that came back since stays.
+        if from.deleted() {
+            record.deleted_clock.set(author.peer, rev);
+        }
+    }
+    let seen = above.max(record.value_clock.get(old)).min(from.clock.get(old));
+    record.clock.set(old, seen);
     record.clock.set(author.peer, rev);
     finish(author, record)
 }
@@ -295,7 +346,8 @@ mod tests {
     use crate::index::check::{KEY_BYTES_MAX, UNIX_MODE_MAX};
     use crate::index::clock::PEERS_MAX;
     use crate::index::merge::{conflicts, join, merge};
-    use crate::index::testing::{WALL, author, file, file_value, nth_peer, peer};
+    use crate::index::testing::{WALL, author, file, file_value, good_record, nth_peer, peer};
+    use proptest::prelude::*;
 
     const DAY: i64 = WALL_SKEW_MAX_NANOS as i64;
 
@@ -472,5 +524,75 @@ mod tests {
         let narrow = revise(&mut b, &stored, narrow).unwrap();
         assert!(conflicts(&narrow, &lost) && !conflicts(&narrow, &won));
         assert_eq!(join(&stored, &narrow), narrow);
+    }
+
+    /// What one ID wrote, lost with its store, and wrote otherwise under the same number; the second is made again.
+    fn written_twice(
+        change: impl Fn(&mut Author, &Record, u64) -> Result<Record, Unmade>,
+    ) -> (Record, Record, Record) {
+        let mut me = author(1);
+        let base = file(&mut me, "/a", 1);
+        let (mut lost, mut restored) = (me, me);
+        let first = edit(&mut lost, &base, file_value(2), None).unwrap();
+        let second = change(&mut restored, &base, 3).unwrap();
+        assert_eq!(first.update.rev, second.update.rev);
+        let again = reclaim(&mut author(3), &second, peer(1), me.rev).unwrap();
+        (first, second, again)
+    }
+
+    #[test]
+    fn what_was_written_under_a_used_number_is_made_again_and_hides_nothing() {
+        let (lost, second, again) = written_twice(|me, base, n| edit(me, base, file_value(n), None));
+        assert!(!conflicts(&second, &lost), "one number, so nobody could tell");
+        assert!(conflicts(&again, &lost) && again.value == second.value);
+        for (stored, incoming) in [(&again, &lost), (&lost, &again)] {
+            let merged = merge(stored, incoming);
+            assert_eq!((merged.fault, merged.record.value_change), (None, again.value_change));
+        }
+        let (lost, second, again) = written_twice(|me, base, _| delete(me, base));
+        assert!(join(&second, &lost).deleted(), "the deletion seems to have seen the edit");
+        assert!(again.deleted() && !join(&again, &lost).deleted());
+        let (lost, _, again) = written_twice(|me, base, _| move_to(me, base, "/b".into()));
+        let joined = join(&again, &lost);
+        assert_eq!((joined.key.as_str(), &joined.value), ("/b", &lost.value));
+    }
+
+    #[test]
+    fn a_value_that_came_back_under_a_used_number_stays() {
+        let mut me = author(1);
+        let base = file(&mut me, "/a", 1);
+        let gone = delete(&mut me, &base).unwrap();
+        let back = edit(&mut me, &gone, file_value(4), None).unwrap();
+        assert!(!reclaim(&mut author(3), &back, peer(1), 1).unwrap().deleted());
+        assert!(reclaim(&mut author(3), &gone, peer(1), 0).unwrap().deleted());
+    }
+
+    #[test]
+    fn what_others_have_seen_of_a_used_number_stays_seen() {
+        let (mut me, mut other) = (author(1), author(2));
+        let base = file(&mut me, "/a", 1);
+        let mine = edit(&mut me, &base, file_value(2), None).unwrap();
+        let theirs = edit(&mut other, &mine, file_value(3), None).unwrap();
+        let again = reclaim(&mut author(3), &theirs, peer(1), 1).unwrap();
+        assert_eq!((again.value_change, &again.value_clock), (theirs.value_change, &theirs.value_clock));
+        assert_eq!(again.clock.get(peer(1)), 2);
+        assert_eq!(
+            reclaim(&mut Author { rev: REV_MAX, ..author(3) }, &mine, peer(1), 1),
+            Err(Unmade::NoRevision)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_made_again_looks_as_before(record in good_record(), old in 0u8..3, above in 0u64..4) {
+            let mut me = Author { peer: peer(9), rev: 0, wall: WALL };
+            let again = reclaim(&mut me, &record, peer(old), above).unwrap();
+            prop_assert_eq!((&again.key, &again.value, &again.meta), (&record.key, &record.value, &record.meta));
+            prop_assert_eq!(again.deleted(), record.deleted());
+            prop_assert_eq!(again.clock.get(peer(9)), 1);
+            for change in [again.key_change, again.value_change, again.meta_change] {
+                prop_assert!(change.peer != peer(old) || change.rev <= above);
+            }
+        }
     }
 }

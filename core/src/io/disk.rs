@@ -121,7 +121,8 @@ pub struct Install {
     pub temp: TempId,
     /// Where it goes; its directory must exist.
     pub path: RelPath,
-    /// What must be there now: nothing, or a file or link with this size, mtime, inode and kind.
+    /// What must be there now: nothing, or a file or link with this size, mtime, inode and kind, and of a file these
+    /// permission bits: what replaces it has bits of its own, and a change of them would be lost.
     pub replaces: Option<Stamp>,
     /// Folder in the archive for what was replaced, see [`DiskOp::Install`]; `None` drops it.
     pub archive: Option<String>,
@@ -132,8 +133,8 @@ pub struct Install {
 pub struct Remove {
     /// What to remove.
     pub path: RelPath,
-    /// What must be there now, as in [`Install::replaces`]; of a directory only the kind counts, and it must be
-    /// empty, or the result is [`DiskError::NotEmpty`].
+    /// What must be there now, as in [`Install::replaces`] but for the bits; of a directory only the kind counts, and
+    /// it must be empty, or the result is [`DiskError::NotEmpty`].
     pub stamp: Stamp,
     /// Folder in the archive for a file or link, as in [`Install::archive`].
     pub archive: Option<String>,
@@ -144,7 +145,7 @@ pub struct Remove {
 pub struct SetMeta {
     /// The path; links are left alone and answered with their stamp.
     pub path: RelPath,
-    /// What must be there now, as in [`Install::replaces`] (of a directory only the kind).
+    /// What must be there now, as in [`Remove::stamp`]; a directory need not be empty.
     pub stamp: Stamp,
     /// New permission bits.
     pub mode: Option<u32>,
@@ -157,7 +158,7 @@ pub struct SetMeta {
 pub struct Read {
     /// The file.
     pub path: RelPath,
-    /// What must be there, as in [`Install::replaces`], or the result is [`DiskError::Changed`].
+    /// What must be there, as in [`Remove::stamp`], or the result is [`DiskError::Changed`].
     pub stamp: Stamp,
     /// First byte.
     pub offset: u64,
@@ -385,6 +386,26 @@ pub enum DiskOp {
         /// The path it gets.
         to: RelPath,
     },
+    /// Looks at archived files, and reads and hashes those that are in another state than expected.
+    /// Answer: [`DiskDone::Checked`].
+    CheckArchived {
+        /// The number.
+        root: RootId,
+        /// The files, each with the stamp that is expected (as in [`Remove::stamp`]).
+        files: Vec<Archived>,
+    },
+    /// Moves a file out of the archive to a path where nothing is (making its directories): the very inode, so that
+    /// who holds it open goes on writing to what everybody sees. Answer: [`DiskDone::Stamps`] with one item.
+    TakeArchived {
+        /// The number.
+        root: RootId,
+        /// Folder in the archive.
+        folder: String,
+        /// The path it had.
+        path: RelPath,
+        /// The path it gets.
+        to: RelPath,
+    },
     /// Removes archive folders whose names sort before this one. Answer: [`DiskDone::Unit`].
     PruneArchive {
         /// The number.
@@ -454,6 +475,8 @@ pub enum DiskDone {
     Removed(Vec<Result<(), DiskError>>),
     /// The archive.
     Archived(Vec<Archived>),
+    /// Per item: `None` if it is in the state that was expected, else what it holds.
+    Checked(Vec<Result<Option<Hashed>, DiskError>>),
     /// Space on the root's volume, in bytes.
     Space {
         /// Free for this user.

@@ -1,12 +1,14 @@
 //! What disk work leaves in the database.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::sync::Arc;
 
 use crate::files::path::RelPath;
-use crate::files::row::{Base, DiskState};
+use crate::files::row::{Base, DiskState, PathRow};
 use crate::index::record::{EntryContent, Record};
 use crate::io::disk::Stamp;
+use crate::share::archived::Kept;
 use crate::share::pipeline::Effects;
 use crate::share::txn::{Miss, Txn};
 
@@ -32,9 +34,14 @@ pub enum Outcome {
         stamp: Stamp,
         /// Whether the stamp can be trusted to tell a later change.
         settled: bool,
+        /// The folder of the archive in which what was replaced lies.
+        archived: Option<String>,
     },
     /// Nothing lies at the path any more.
-    Removed,
+    Removed {
+        /// The folder of the archive in which it lies.
+        archived: Option<String>,
+    },
     /// What lay at the path lies elsewhere now.
     Moved {
         /// Where.
@@ -61,14 +68,16 @@ pub enum Outcome {
 pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<(), Miss> {
     let Finished { path, outcome } = item;
     match outcome {
-        Outcome::Placed { version, content, stamp, settled } => {
+        Outcome::Placed { version, content, stamp, settled, archived } => {
             let mut row = txn.row(path)?;
+            note_archived(&row, path, archived.as_deref(), effects);
             row.base = base_for(txn, version, path)?;
             row.disk = Some(DiskState { stamp: *stamp, content: content.clone(), settled: *settled });
             txn.put_row(path, row);
         }
-        Outcome::Removed => {
+        Outcome::Removed { archived } => {
             let mut row = txn.row(path)?;
+            note_archived(&row, path, archived.as_deref(), effects);
             row.disk = None;
             row.base = Base::None;
             txn.put_row(path, row);
@@ -113,6 +122,13 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
     }
     effects.ended.push(path.clone());
     Ok(())
+}
+
+/// What a row says of the disk was moved to the archive.
+fn note_archived(row: &PathRow, path: &RelPath, folder: Option<&str>, effects: &mut Effects) {
+    if let (Some(folder), Some(disk)) = (folder, &row.disk) {
+        effects.archived.extend(Kept::new(folder, path, disk, row.base_uuid()));
+    }
 }
 
 /// The base of content at `path` that is `version`: the index's own version where that looks the same there.

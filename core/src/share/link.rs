@@ -14,7 +14,9 @@ use crate::index::clock::Clock;
 use crate::index::feed::LinkFeed;
 use crate::index::knowledge::Resume;
 use crate::io::store::{Query, Row, Space, StoreOp};
+use crate::share::clock::ClockSample;
 use crate::share::pipeline::Op;
+use crate::share::renewal::Renewal;
 use crate::share::{Asked, Ctx, Share, layout, txn};
 use crate::time::Instant;
 use crate::wire::database::DatabaseMessage;
@@ -45,12 +47,15 @@ pub struct PeerLink {
     receiving: Option<Sha256>,
     /// When it was opened.
     pub since: Instant,
+    /// What its clock said when it introduced itself, and when that was; `None` once the two times cannot be compared
+    /// any more.
+    pub clock: Option<ClockSample>,
 }
 
-impl Share {
-    /// A link to a proven peer is open at a level.
-    pub fn link_opened(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, peer: PeerId, writer: bool) {
-        let link = PeerLink {
+impl PeerLink {
+    /// A link that was just opened.
+    pub fn new(peer: PeerId, writer: bool, since: Instant) -> PeerLink {
+        PeerLink {
             peer,
             writer,
             feed: LinkFeed::new(),
@@ -59,13 +64,22 @@ impl Share {
             queued: 0,
             loading: false,
             receiving: None,
-            since: ctx.now.mono,
-        };
+            since,
+            clock: None,
+        }
+    }
+}
+
+impl Share {
+    /// A link to a proven peer is open at a level.
+    pub fn link_opened(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, peer: PeerId, writer: bool) {
+        let mut link = PeerLink::new(peer, writer, ctx.now.mono);
+        link.clock = ctx.links.all.get(&conn).and_then(|link| link.clock);
         self.links.insert(conn, link);
         self.work.fetcher.source_up(conn, peer, writer, ctx.now, ctx.out);
         self.work.retry_all();
         let message = DatabaseMessage::GetUpdates {
-            since: self.progress.knowledge.clone(),
+            since: self.progress.doubted(self.keys.id()).unwrap_or_else(|| self.progress.knowledge.clone()),
             resume: self.resumes.get(&peer).copied(),
         };
         ctx.links.send(conn, &Message::Database(message));
@@ -73,7 +87,9 @@ impl Share {
 
     /// A link is gone.
     pub fn link_closed(&mut self, ctx: &mut Ctx<'_>, conn: ConnId) {
-        self.links.remove(&conn);
+        if let Some(link) = self.links.remove(&conn) {
+            self.peer_left(link.peer, ctx.now.mono);
+        }
         self.work.fetcher.source_down(conn, ctx.now, ctx.out);
         self.server.conn_down(conn);
     }
@@ -101,13 +117,14 @@ impl Share {
         let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
         match message {
             DatabaseMessage::GetUpdates { since, resume } => {
-                if since.get(self.keys.id()) > self.progress.revision {
-                    let why = "a peer knows changes of this node that its database lost";
-                    self.renew_identity(ctx, why);
+                if link.writer && since.get(self.keys.id()) > self.progress.confirmed() {
+                    self.begin_renewal(Renewal::ChangesLost);
                     return Ok(());
                 }
-                let progress = &self.progress;
-                link.feed.subscribe(since, resume, ctx.store_token, progress.arrival, &progress.knowledge);
+                let (progress, token) = (&self.progress, self.progress.token(ctx.store_token));
+                let doubted = progress.doubted(self.keys.id());
+                let told = doubted.as_ref().unwrap_or(&progress.knowledge);
+                link.feed.subscribe(since, resume, token, progress.arrival, told);
             }
             DatabaseMessage::Update { record, at } => {
                 link.queued += 1;
@@ -220,6 +237,7 @@ impl Share {
 
     fn feed_links(&mut self, ctx: &mut Ctx<'_>) {
         let head = self.progress.arrival;
+        let doubted = self.progress.doubted(self.keys.id());
         for (&conn, link) in &mut self.links {
             if link.loading || ctx.links.queued_bytes(conn) >= SEND_QUEUE_BYTES / 2 {
                 continue;
@@ -236,7 +254,8 @@ impl Share {
             if let Some(knowledge) = link.feed.take_current(head) {
                 ctx.links.send(conn, &Message::Database(DatabaseMessage::Current { knowledge }));
             }
-            if let Some(knowledge) = link.feed.take_knowledge(&self.progress.knowledge, head) {
+            let told = doubted.as_ref().filter(|_| !link.caught_up).unwrap_or(&self.progress.knowledge);
+            if let Some(knowledge) = link.feed.take_knowledge(told, head) {
                 ctx.links.send(conn, &Message::Database(DatabaseMessage::Knowledge { knowledge }));
             }
         }
@@ -278,6 +297,7 @@ impl Share {
         to: u64,
         answers: Vec<Vec<Row>>,
     ) {
+        let token = self.progress.token(ctx.store_token);
         let Some(link) = self.links.get_mut(&conn) else { return };
         link.loading = false;
         for (&arrival, rows) in arrivals.iter().zip(&answers) {
@@ -287,7 +307,7 @@ impl Share {
             if now_at != arrival || !link.feed.offer(arrival, &record) {
                 continue;
             }
-            let at = Resume { token: ctx.store_token, arrival };
+            let at = Resume { token, arrival };
             let last = arrivals.last() == Some(&arrival);
             ctx.links.send_update(conn, &record, last.then_some(at));
         }

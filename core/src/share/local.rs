@@ -6,14 +6,16 @@ use alloc::sync::Arc;
 
 use crate::engine::command::Existing;
 use crate::files::conflict;
-use crate::files::local::{Found, LocalChange, Observed, local_change};
+use crate::files::local::{Found, LocalChange, Observed, local_change, mode_of};
 use crate::files::path::RelPath;
 use crate::files::plan::{Policy, Target};
 use crate::files::row::{Base, DiskState};
+use crate::ids::Uuid;
 use crate::index::author::{self, Author, Revision, Unmade};
 use crate::index::merge;
 use crate::index::record::{EntryContent, Meta, Record, Value};
 use crate::io::disk::Stamp;
+use crate::share::archived::Taken;
 use crate::share::finish::base_for;
 use crate::share::planning::{Judge, Scene, all};
 use crate::share::txn::Miss;
@@ -122,7 +124,7 @@ impl Judge<'_> {
         };
         let view = scene.view(path, &dead, target, false, policy);
         let observed = now.map(|now| Observed { stamp: &now.stamp, content: &now.content });
-        let change = local_change(&view, observed, item.found, self.now.wall);
+        let change = local_change(&view, observed, item.found, self.wall());
         if !self.may_author() && !matches!(change, LocalChange::None | LocalChange::Adopt { .. }) {
             // Local changes of a peer that may not author never leave it; the plan puts the path back.
             row.disk = now.cloned();
@@ -152,7 +154,11 @@ impl Judge<'_> {
                 return Ok(());
             }
             LocalChange::Wait(_) => return Ok(()),
-            LocalChange::Create { revive, value, meta, time } => {
+            LocalChange::Create { revive, mut value, meta, time } => {
+                if let Some(taken) = self.taken.get(path) {
+                    value.conflict_source = self.source_of(taken)?;
+                    self.effects.recorded.push(path.clone());
+                }
                 let tombstone = revive.map(|uuid| self.txn.record(uuid)).transpose()?.flatten();
                 let (key, value, time) = (path.to_key(), Value::Entry(value), Some(time));
                 match tombstone {
@@ -205,6 +211,12 @@ impl Judge<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// The record whose older version a file is that was taken out of the archive.
+    fn source_of(&mut self, taken: &Taken) -> Result<Option<Uuid>, Miss> {
+        let row = self.txn.row(&taken.original)?;
+        Ok(taken.source.or(row.live.first().or(row.dead.last()).copied()))
     }
 
     /// Whether what is gone from a path stands where its record moved to; `None` while that is being settled.
@@ -294,13 +306,13 @@ impl Judge<'_> {
             return Ok(false);
         }
         let mut meta = base.meta.clone();
-        if was.content != EntryContent::Dir {
-            if now.stamp.mode != was.stamp.mode && now.stamp.kind == was.stamp.kind {
-                meta.unix_mode = Some(now.stamp.mode & 0o7777);
-            }
-            if now.stamp.mtime_ns != was.stamp.mtime_ns {
-                meta.mtime = Some(crate::time::WallTime(now.stamp.mtime_ns));
-            }
+        let seen = Observed { stamp: &now.stamp, content: &now.content };
+        if now.stamp.mode != was.stamp.mode && now.stamp.kind == was.stamp.kind {
+            // Of a directory as well: a new one may have taken the inode of the one that is gone.
+            meta.unix_mode = mode_of(&seen).or(meta.unix_mode);
+        }
+        if was.content != EntryContent::Dir && now.stamp.mtime_ns != was.stamp.mtime_ns {
+            meta.mtime = Some(crate::time::WallTime(now.stamp.mtime_ns));
         }
         let mut author = self.author();
         let revision = Revision { key: Some(to.to_key()), meta: Some(meta), ..Revision::default() };

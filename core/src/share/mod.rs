@@ -4,6 +4,9 @@
 //! to its peers, the survey that looks at the disk, and the work that brings paths to their version. The parts know
 //! nothing of one another; this file connects them.
 
+pub mod archive_space;
+pub mod archived;
+pub mod clock;
 pub mod finish;
 pub mod folder;
 pub mod intents;
@@ -13,22 +16,25 @@ pub mod local;
 pub mod pipeline;
 pub mod planning;
 pub mod progress;
+pub mod renewal;
 pub mod resolve;
 pub mod status;
 pub mod survey;
 pub mod task;
 pub mod txn;
+pub mod waits;
 pub mod work;
 
 use alloc::collections::BTreeMap;
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use crate::club::codebook::CodeBook;
 use crate::club::identity::PeerKeys;
 use crate::club::keys::Club;
+use crate::club::level::Level;
 use crate::engine::event::Event;
 use crate::engine::links::Links;
 use crate::engine::outbox::Outbox;
@@ -41,14 +47,19 @@ use crate::index::record::Record;
 use crate::io::store::{Durability, Query, Row, Space, StoreDone, StoreError, StoreOp, Write};
 use crate::io::{Completion, DiskDone, DiskError, DiskOp};
 use crate::rng::Rng;
+use crate::share::archive_space::ArchiveSpace;
+use crate::share::archived::{LateWrites, Taken};
+use crate::share::clock::ClockWatch;
 use crate::share::finish::Outcome;
 use crate::share::folder::Folder;
 use crate::share::layout::Fact;
 use crate::share::link::PeerLink;
 use crate::share::pipeline::{Batch, Effects, Loaded, Op, Pipeline};
-use crate::share::progress::Progress;
+use crate::share::progress::{Former, Progress};
+use crate::share::renewal::Renewal;
 use crate::share::survey::Survey;
 use crate::share::txn::{Miss, Txn};
+use crate::share::waits::Waits;
 use crate::share::work::Work;
 use crate::time::{Instant, Now};
 use crate::wire::directory::DirectoryMessage;
@@ -66,6 +77,8 @@ pub struct Ctx<'a> {
     pub rng: &'a mut Rng,
     /// Names this state of the store; other peers say it when they resume.
     pub store_token: [u8; 16],
+    /// Whether the user said that this computer's clock is right.
+    pub clock_trusted: bool,
 }
 
 /// How far a share got.
@@ -105,12 +118,26 @@ pub struct Share {
     pub server: Server,
     /// Disk work.
     pub work: Work,
+    /// Whether the archive has room.
+    pub archive_space: ArchiveSpace,
+    /// Looking at what was archived and may still be written to.
+    pub late: LateWrites,
+    /// Files that were taken out of the archive and have no record yet.
+    taken: BTreeMap<RelPath, Taken>,
     /// Looking at the disk.
     pub survey: Survey,
     /// Whether the user stopped transfers.
     pub paused: bool,
+    /// Whether the wall clock is believed.
+    pub clock: ClockWatch,
+    /// Whose changes are waited for.
+    waits: Waits,
+    /// Why a new identity is due, if it is.
+    renewal: Option<Renewal>,
     /// Why the store refuses work, if it does.
     pub store_trouble: Option<StoreError>,
+    /// Who answered when this node came to join, and did not take its code.
+    pub refused_by: Option<SocketAddr>,
     /// First half of the uuids of new records; the second is the revision, so that they lie together in the store.
     uuid_prefix: [u8; 8],
     /// Versions whose install may have come to pass without the database knowing it.
@@ -144,6 +171,8 @@ enum Asked {
     Intents,
     /// Downloads that were under way in the last run.
     Partials,
+    /// Records among which a former identity's changes are made again.
+    Reclaim(Former),
     /// Something whose end changes nothing.
     Nothing,
 }
@@ -178,9 +207,16 @@ impl Share {
             links: BTreeMap::new(),
             server: Server::new(root),
             work: Work::new(root, u64::from_be_bytes(rng.bytes())),
+            archive_space: ArchiveSpace::default(),
+            late: LateWrites::new(root),
+            taken: BTreeMap::new(),
             survey: Survey::new(root),
             paused: false,
+            clock: ClockWatch::default(),
+            waits: Waits::default(),
+            renewal: None,
             store_trouble: None,
+            refused_by: None,
             uuid_prefix: rng.bytes(),
             intents: BTreeMap::new(),
             intents_left: Vec::new(),
@@ -231,10 +267,19 @@ impl Share {
         if !self.leftovers && self.is_member() && self.folder.is_open() {
             self.load_leftovers(ctx);
         }
+        self.heed_clock(ctx);
+        if self.renew_if_due(ctx) {
+            return;
+        }
+        self.pump_late(ctx);
         self.pump_survey(ctx);
         self.pump_pipeline(ctx);
         self.pump_work(ctx);
         self.pump_pipeline(ctx);
+        if self.renewal.is_some() {
+            // Found out just now, and no batch is under way any more: nothing is sent under the old identity.
+            return self.pump(ctx);
+        }
         self.pump_links(ctx);
     }
 
@@ -270,6 +315,30 @@ impl Share {
         }
     }
 
+    /// Looks at what was archived, and shows what was written there since.
+    fn pump_late(&mut self, ctx: &mut Ctx<'_>) {
+        if self.may_work() {
+            self.late.pump(ctx.now, ctx.out);
+        }
+        for taken in self.late.take_taken() {
+            let (share, original) = (&self.folder.path, taken.original.as_str());
+            let message = alloc::format!(
+                "{original}: a program wrote to the version that was replaced or deleted; what it wrote is \
+                 kept as {}.",
+                taken.to.name()
+            );
+            ctx.out.event(Event::Notice { share: Some(share.clone()), message });
+            // Directories that had to be made for it are new as well.
+            for dir in taken.to.ancestors().filter(|dir| !dir.is_root()) {
+                self.survey.hint(dir, ctx.now);
+            }
+            self.survey.hint(taken.to.clone(), ctx.now);
+            if self.taken.len() < archived::KEPT_MAX {
+                self.taken.insert(taken.to.clone(), taken);
+            }
+        }
+    }
+
     fn may_look(&self) -> bool {
         let member = self.is_member() && self.folder.is_open() && self.progress.caught_up;
         member && !self.paused && !self.waits_for_leftovers()
@@ -294,6 +363,9 @@ impl Share {
         while let Some(page) = self.work.take_page() {
             self.pipeline.push(Op::Plan(page));
         }
+        if self.work.take_no_space() {
+            self.archive_space.no_space(ctx.now.mono);
+        }
         if self.work.take_root_missing() {
             self.folder_lost(ctx, folder::Trouble::Unreachable(DiskError::RootMissing));
         }
@@ -311,8 +383,24 @@ impl Share {
     }
 
     /// Whether paths may be brought to their version now.
-    fn may_work(&self) -> bool {
+    pub fn may_work(&self) -> bool {
         !self.paused && self.is_member() && self.folder.is_open() && self.progress.looked_through
+    }
+
+    /// Whether changes made here may leave this peer.
+    pub fn may_author(&self) -> bool {
+        self.club.as_ref().map(Club::level) == Some(Level::ReadWrite)
+    }
+
+    /// The archive was looked through: `limit` is what it may take, and `full` whether replacing waits.
+    pub fn archive_judged(&mut self, ctx: &mut Ctx<'_>, limit: u64, full: bool) {
+        let Some(full) = self.archive_space.judged(limit, full, ctx.now.mono) else { return };
+        self.work.set_archive_full(full);
+        if full {
+            let message = status::ARCHIVE_FULL.to_string();
+            ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
+        }
+        self.pump(ctx);
     }
 
     /// Whether the database is at rest.
@@ -321,7 +409,10 @@ impl Share {
     }
 
     fn pump_pipeline(&mut self, ctx: &mut Ctx<'_>) {
-        if self.retry_store_at.is_some() {
+        if self.retry_store_at.is_some() || self.renewal.is_some() {
+            return;
+        }
+        if !self.pipeline.is_busy() && self.pump_reclaim(ctx) {
             return;
         }
         let mut turn = None;
@@ -346,24 +437,27 @@ impl Share {
     /// The next operations of the queue, with a view that lacks all that they are known to need.
     fn next_batch(&mut self) -> Option<Batch> {
         let ops = self.pipeline.take_ops();
-        if ops.is_empty() {
-            return None;
-        }
+        (!ops.is_empty()).then(|| self.new_batch(ops))
+    }
+
+    fn new_batch(&self, ops: Vec<Op>) -> Batch {
         let mut txn = Txn::new(self.root, self.progress.totals, self.progress.arrival);
         for op in &ops {
             planning::prefetch(&mut txn, op);
         }
-        Some(Batch::new(ops, txn))
+        Batch::new(ops, txn)
     }
 
     /// Decides the operations of a batch; false if something is missing.
-    fn judge(&self, now: Now, batch: &mut Batch) -> bool {
+    fn judge(&self, ctx: &Ctx<'_>, batch: &mut Batch) -> bool {
         let Batch { ops, txn, effects, progress, .. } = batch;
         txn.restart(self.progress.totals, self.progress.arrival);
         (*effects, *progress) = (Effects::default(), self.progress.clone());
         if txn.has_missing() {
             return false;
         }
+        let peers = self.clock.peers(ctx.now, &self.links);
+        let clock = clock::check(ctx, &peers);
         let mut missed = false;
         for op in ops.iter() {
             let judged = planning::Judge {
@@ -372,12 +466,14 @@ impl Share {
                 level: self.club.as_ref().map(Club::level),
                 existing: self.folder.policy,
                 work: &self.work,
+                awaiting: self.awaiting(ctx.now.mono),
                 links: &self.links,
                 intents: &self.intents,
+                taken: &self.taken,
                 peers: &self.peers,
                 names: &self.names,
                 uuid_prefix: self.uuid_prefix,
-                now,
+                clock,
                 txn,
                 progress,
                 effects,
@@ -390,14 +486,23 @@ impl Share {
 
     /// Loads what the batch ahead lacks, as far as that can be told before the one under way is stored.
     fn try_ahead(&mut self, ctx: &mut Ctx<'_>, mut batch: Batch) {
-        let misses = batch.txn.has_missing() || batch.take_trial() && !self.judge(ctx.now, &mut batch);
+        let misses = batch.txn.has_missing() || batch.take_trial() && !self.judge(ctx, &mut batch);
         let token = misses.then(|| ctx.out.store(StoreOp::Load { queries: batch.txn.take_queries() }));
         self.pipeline.ahead(token, batch);
     }
 
     /// Decides a batch whose turn it is; loads what it lacks, or commits it.
     fn decide(&mut self, ctx: &mut Ctx<'_>, mut batch: Batch) {
-        if !self.judge(ctx.now, &mut batch) {
+        if self.renewal.is_some() {
+            return self.pipeline.put_back_all(batch.ops);
+        }
+        let complete = self.judge(ctx, &mut batch);
+        if batch.effects.identity_lost {
+            // Nothing of it is kept: all of it is decided under the new identity.
+            self.pipeline.put_back_all(batch.ops);
+            return self.begin_renewal(Renewal::ChangesLost);
+        }
+        if !complete {
             let token = ctx.out.store(StoreOp::Load { queries: batch.txn.take_queries() });
             self.pipeline.loading(token, batch);
             return;
@@ -434,11 +539,15 @@ impl Share {
         // Anything that the database learned may be what a pending path waited for.
         let wake = progress.totals.pending > 0 && (progress != self.progress || !effects.ended.is_empty());
         self.progress = progress;
+        self.waits.note(&effects.awaited, &self.progress.knowledge, ctx.now.mono);
         self.store_trouble = None;
         for op in &ops {
             if let Op::Remote { record, .. } = op {
                 self.work.superseded(record, ctx.now, ctx.out);
             }
+        }
+        for path in &effects.newer {
+            self.work.forget_failure(path);
         }
         for (conn, arrival) in effects.from_link {
             if let Some(link) = self.links.get_mut(&conn) {
@@ -474,11 +583,22 @@ impl Share {
         if !self.intents.is_empty() {
             self.forget_intents(&effects.judged, &ops);
         }
+        let grown = effects.archived.iter().fold(0u64, |sum, kept| sum.saturating_add(kept.file.stamp.size));
+        self.archive_space.grew(grown, ctx.now.mono);
+        // What a peer writes that may not author is put back into the archive anyway.
+        if self.may_author() {
+            effects.archived.into_iter().for_each(|kept| self.late.add(kept, ctx.now));
+        }
+        for path in &effects.recorded {
+            self.taken.remove(path);
+        }
         for path in effects.again {
             self.survey.hint(path, ctx.now);
         }
         for task in effects.tasks {
-            self.work.begin(task);
+            if !self.work.holds_back(&task, ctx.now) {
+                self.work.begin(task);
+            }
         }
         for message in effects.notices {
             let share = Some(self.folder.path.clone());
@@ -486,11 +606,6 @@ impl Share {
         }
         for (conn, why) in effects.misbehaved {
             ctx.links.close(conn, "protocol", why);
-        }
-        if effects.identity_lost {
-            // What the old identity wrote and this store lost comes back as from any absent peer (protocol §7, c).
-            self.progress.knowledge.set(self.keys.id(), 0);
-            self.renew_identity(ctx, "its database is older than what its peers know");
         }
         for _ in ops.iter().filter(|op| matches!(op, Op::Plan(_))) {
             self.work.planned();
@@ -516,28 +631,6 @@ impl Share {
                 _ => {}
             }
         }
-    }
-
-    /// Takes a new identity: what the old one wrote may not be all that is known of it (protocol §7).
-    pub fn renew_identity(&mut self, ctx: &mut Ctx<'_>, why: &str) {
-        self.keys = Arc::new(PeerKeys::generate(ctx.rng));
-        // Revisions begin anew, and new records are named after them.
-        self.uuid_prefix = ctx.rng.bytes();
-        self.progress.revision = 0;
-        let mut writes = Vec::new();
-        writes.push(put_fact(self.root, Fact::Identity, self.keys.seed().to_vec()));
-        let value = self.progress.encode(&mut self.peers);
-        writes.push(put_fact(self.root, Fact::Progress, value));
-        writes.push(put_fact(self.root, Fact::Peers, encode_peers(&self.peers)));
-        let token = ctx.out.store(StoreOp::Commit { writes, durability: Durability::Now });
-        self.tokens.insert(token, Asked::Nothing);
-        let conns: Vec<ConnId> = self.links.keys().copied().collect();
-        for conn in conns {
-            ctx.links.close(conn, "shutdown", "this peer takes a new identity");
-            self.link_closed(ctx, conn);
-        }
-        let message = format!("{}: this node goes on under a new identity, because {why}.", self.folder.path);
-        ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
     }
 
     /// Takes a completion, if it is this share's.
@@ -584,20 +677,20 @@ impl Share {
             self.server.handle_store(token, result, &self.peers, ctx.out);
             return;
         }
-        self.survey.handle_store(token, result, &self.peers, ctx.out);
+        self.survey.handle_store(token, result, &self.peers, ctx.now, ctx.out);
     }
 
     /// A batch could not be loaded or stored: nothing of it happened, and it is tried again.
     fn store_failed(&mut self, ctx: &mut Ctx<'_>, ops: Vec<Op>, ahead: bool, error: StoreError) {
-        if !ahead {
-            // In their order: the batch ahead comes behind this one.
-            self.pipeline.drop_ahead();
+        if ahead {
+            self.pipeline.put_back(ops);
+        } else {
+            self.pipeline.put_back_all(ops);
         }
-        self.pipeline.put_back(ops);
         self.retry_store_at = Some(ctx.now.mono.plus(STORE_PAUSE));
         if self.store_trouble != Some(error) {
             self.store_trouble = Some(error);
-            let message = format!("{}: {}", self.folder.path, status::store_sentence(error));
+            let message = status::store_sentence(error).to_string();
             ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
         }
     }
@@ -605,6 +698,9 @@ impl Share {
     fn handle_disk(&mut self, ctx: &mut Ctx<'_>, token: Token, result: Result<DiskDone, DiskError>) {
         if self.work.owns(token) {
             return self.work.handle_disk(token, result, &self.peers, ctx.now, ctx.out);
+        }
+        if self.late.owns(token) {
+            return self.late.handle_disk(token, result, ctx.now);
         }
         if self.server.owns(token) {
             self.server.handle_disk(token, result, ctx.out);
@@ -629,6 +725,7 @@ impl Share {
     }
 
     fn answered(&mut self, ctx: &mut Ctx<'_>, asked: Asked, result: Result<StoreDone, StoreError>) {
+        let failed = result.as_ref().err().copied();
         let mut answers = match result {
             Ok(StoreDone::Loaded(answers)) => answers,
             _ => Vec::new(),
@@ -657,6 +754,9 @@ impl Share {
                 let token = ctx.out.disk(DiskOp::SweepTemps { root: self.root, keep });
                 self.survey.ignore(token);
             }
+            Asked::Reclaim(former) => {
+                self.reclaim_loaded(ctx, former, failed.map_or_else(|| Ok(rows()), Err))
+            }
             Asked::Nothing => {}
         }
     }
@@ -664,7 +764,9 @@ impl Share {
     /// When this share wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let survey = self.survey.poll_timeout().filter(|_| self.may_look());
-        let parts = [self.work.poll_timeout(), survey, self.retry_store_at, self.folder.poll_timeout()];
+        let late = self.late.poll_timeout().filter(|_| self.may_work());
+        let (work, folder) = (self.work.poll_timeout(), self.folder.poll_timeout());
+        let parts = [work, survey, late, self.retry_store_at, folder, self.waits_timeout()];
         parts.into_iter().flatten().min()
     }
 
@@ -673,6 +775,7 @@ impl Share {
         if self.retry_store_at.is_some_and(|at| at <= ctx.now.mono) {
             self.retry_store_at = None;
         }
+        self.end_waits(ctx.now.mono);
         self.work.handle_timeout(ctx.now, ctx.out);
         self.folder.handle_timeout(ctx.now, ctx.out);
     }

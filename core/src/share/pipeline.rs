@@ -13,10 +13,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::files::path::RelPath;
-use crate::ids::{ConnId, Token};
+use crate::ids::{ConnId, PeerId, Token, Uuid};
 use crate::index::clock::Clock;
 use crate::index::knowledge::Resume;
 use crate::index::record::Record;
+use crate::share::archived::Kept;
 use crate::share::finish::Finished;
 use crate::share::local::Observation;
 use crate::share::progress::Progress;
@@ -60,6 +61,15 @@ pub enum Op {
         /// Keys of intents of the last run.
         intents: Vec<Vec<u8>>,
     },
+    /// Records among which a former identity's changes are made again (protocol §7, case c).
+    Reclaim {
+        /// The identity.
+        old: PeerId,
+        /// The records.
+        uuids: Vec<Uuid>,
+        /// The arrival number after theirs.
+        next: u64,
+    },
     /// The user decided about a conflict file.
     Resolve {
         /// Its path.
@@ -76,7 +86,7 @@ impl Op {
         match self {
             Op::Remote { .. } | Op::Knowledge { .. } | Op::Finish { .. } | Op::LookedThrough { .. } => 0,
             Op::Local(_) => 1,
-            Op::Plan(_) | Op::Resolve { .. } => 2,
+            Op::Plan(_) | Op::Resolve { .. } | Op::Reclaim { .. } => 2,
         }
     }
 
@@ -87,6 +97,7 @@ impl Op {
             Op::Local(items) => items.len(),
             Op::Finish { items, intents } => items.len() + intents.len(),
             Op::Plan(paths) => paths.len(),
+            Op::Reclaim { uuids, .. } => uuids.len(),
         }
     }
 }
@@ -102,8 +113,16 @@ pub struct Effects {
     pub caught_up: Vec<ConnId>,
     /// Knowledge that peers told of themselves.
     pub peer_knowledge: Vec<(ConnId, Clock)>,
+    /// The newest change of each author that something waits for.
+    pub awaited: Clock,
     /// Paths to be looked at again, because they changed meanwhile.
     pub again: Vec<RelPath>,
+    /// Files that were moved to the archive.
+    pub archived: Vec<Kept>,
+    /// Files that were taken out of the archive and have a record now.
+    pub recorded: Vec<RelPath>,
+    /// Paths that failed, and want another version now.
+    pub newer: Vec<RelPath>,
     /// Contents that can be read here from now on.
     pub appeared: Vec<crate::ids::Sha256>,
     /// Sentences for the user.
@@ -295,10 +314,11 @@ impl Pipeline {
         txn.absorb(&self.settled);
     }
 
-    /// Takes the operations of the batch ahead back into the queue.
-    pub fn drop_ahead(&mut self) {
-        if let Some(batch) = self.ahead.take() {
-            self.put_back(batch.ops);
+    /// Puts the operations of a batch back in front, and behind them those of the batch ahead.
+    pub fn put_back_all(&mut self, ops: Vec<Op>) {
+        if let Some(ahead) = self.ahead.take() {
+            self.put_back(ahead.ops);
         }
+        self.put_back(ops);
     }
 }

@@ -15,21 +15,23 @@ use crate::files::path::RelPath;
 use crate::files::plan::{self, Policy, Step, Target, View};
 use crate::files::row::{Base, PathRow};
 use crate::ids::{ConnId, PeerId, RootId, Uuid};
-use crate::index::author::{self, Author, Unmade};
+use crate::index::author::{self, Author, Unmade, WallCheck, latest_stored};
 use crate::index::check::check_limits;
 use crate::index::clock::Clock;
 use crate::index::codec::PeerTable;
 use crate::index::merge;
 use crate::index::record::{EntryContent, Record};
 use crate::io::store::{Space, Write};
+use crate::share::archived::Taken;
 use crate::share::finish::{self, Outcome};
 use crate::share::link::PeerLink;
 use crate::share::pipeline::{Effects, Op};
 use crate::share::progress::Progress;
 use crate::share::task::Task;
 use crate::share::txn::{Miss, Txn};
+use crate::share::waits::Awaiting;
 use crate::share::work::Work;
-use crate::time::Now;
+use crate::time::WallTime;
 
 /// All that a decision may look at and change.
 pub struct Judge<'a> {
@@ -43,12 +45,16 @@ pub struct Judge<'a> {
     pub existing: Existing,
     /// Disk work under way.
     pub work: &'a Work,
+    /// Whose changes are waited for.
+    pub awaiting: Awaiting<'a>,
     /// Open links.
     pub links: &'a BTreeMap<ConnId, PeerLink>,
     /// Installs that were under way when the last run ended.
     pub intents: &'a BTreeMap<RelPath, Arc<Record>>,
-    /// The time.
-    pub now: Now,
+    /// Files that were taken out of the archive and have no record yet.
+    pub taken: &'a BTreeMap<RelPath, Taken>,
+    /// What says the time, and whether it is believed.
+    pub clock: WallCheck<'a>,
     /// The view of the store.
     pub txn: &'a mut Txn,
     /// What the commit will store.
@@ -84,6 +90,7 @@ pub fn prefetch(txn: &mut Txn, op: &Op) {
             }
         }
         Op::Plan(paths) => paths.iter().for_each(|path| drop(txn.row(path))),
+        Op::Reclaim { uuids, .. } => uuids.iter().for_each(|uuid| drop(txn.record(*uuid))),
     }
 }
 
@@ -156,6 +163,7 @@ impl Judge<'_> {
                 all(items, |item| finish::apply(self.txn, item, self.effects))
             }
             Op::Plan(paths) => all(paths, |path| self.look(path)),
+            Op::Reclaim { old, uuids, next } => self.reclaim(*old, uuids, *next),
             Op::LookedThrough { intents } => {
                 self.progress.looked_through = true;
                 self.drop_intents(intents);
@@ -172,12 +180,24 @@ impl Judge<'_> {
 
     /// Who authors changes here, and with what time.
     pub(super) fn author(&self) -> Author {
-        Author { peer: self.keys.id(), rev: self.progress.revision, wall: self.now.wall }
+        Author { peer: self.keys.id(), rev: self.progress.revision, wall: self.wall() }
+    }
+
+    /// The time that changes take now (protocol §7, Time).
+    pub(super) fn wall(&self) -> WallTime {
+        WallCheck { latest: self.progress.latest, ..self.clock }.wall()
+    }
+
+    /// Stores a version of a record.
+    pub(super) fn put(&mut self, record: impl Into<Arc<Record>>) -> Result<(), Miss> {
+        let record = record.into();
+        self.progress.latest = latest_stored(self.progress.latest, &record);
+        self.txn.put_record(record)
     }
 
     /// Stores a version that was authored here.
     pub(super) fn put_authored(&mut self, author: &Author, record: Record) -> Result<(), Miss> {
-        self.txn.put_record(record)?;
+        self.put(record)?;
         self.progress.revision = author.rev;
         self.progress.knowledge.set(author.peer, author.rev);
         Ok(())
@@ -203,8 +223,10 @@ impl Judge<'_> {
     }
 
     fn remote(&mut self, conn: ConnId, record: &Arc<Record>) -> Result<(), Miss> {
-        if self.is_writer(conn) && record.clock.get(self.keys.id()) > self.progress.revision {
-            // Our own identity wrote something that this store does not know (protocol §7, case c).
+        let stored = self.txn.record(record.uuid)?;
+        let own = |record: &Arc<Record>| record.clock.get(self.keys.id());
+        if self.is_writer(conn) && own(record) > stored.as_ref().map_or(0, own) {
+            // Our own identity made a change to it that this store does not know (protocol §7, case c).
             self.effects.identity_lost = true;
             return Ok(());
         }
@@ -212,9 +234,12 @@ impl Judge<'_> {
             self.effects.misbehaved.push((conn, "a record names more peers than a share can have"));
             return Ok(());
         }
-        let Some(stored) = self.txn.record(record.uuid)? else {
-            self.txn.put_record(record.clone())?;
-            self.effects.from_link.push((conn, self.txn.arrival));
+        let Some(stored) = stored else {
+            let marked = self.put_back(None, record.clone())?;
+            self.newer(&record.key);
+            if !marked {
+                self.effects.from_link.push((conn, self.txn.arrival));
+            }
             return Ok(());
         };
         let merged = merge::merge(&stored, record);
@@ -228,12 +253,20 @@ impl Judge<'_> {
             return Ok(());
         }
         if merged.changed {
-            self.txn.put_record(merged.record)?;
-            if !merged.answers {
+            let key = merged.record.key.clone();
+            let marked = self.put_back(Some(&stored), merged.record.into())?;
+            self.newer(&key);
+            if !merged.answers && !marked {
                 self.effects.from_link.push((conn, self.txn.arrival));
             }
         }
         Ok(())
+    }
+
+    /// A path that failed wants another version now, which may not fail.
+    fn newer(&mut self, key: &str) {
+        let failed = |path: &RelPath| self.work.failure(path).is_some();
+        self.effects.newer.extend(RelPath::from_key(key).filter(failed));
     }
 
     fn knowledge(&mut self, conn: ConnId, knowledge: &Clock, current: bool) {
@@ -242,13 +275,14 @@ impl Judge<'_> {
             return;
         }
         if self.is_writer(conn) {
-            if knowledge.get(self.keys.id()) > self.progress.revision {
+            if knowledge.get(self.keys.id()) > self.progress.confirmed() {
                 self.effects.identity_lost = true;
                 return;
             }
             self.progress.knowledge.join(knowledge);
             if current {
                 self.progress.caught_up = true;
+                self.progress.met = true;
                 self.effects.caught_up.push(conn);
             }
         }
@@ -308,9 +342,18 @@ impl Judge<'_> {
         self.level == Some(Level::ReadWrite)
     }
 
-    /// Whether K covers everything that these versions have seen.
-    fn knows<'r>(&self, mut records: impl Iterator<Item = &'r Record>) -> bool {
-        records.all(|record| self.progress.knowledge.covers(&record.clock))
+    /// Whether K covers everything that these versions have seen, or their authors were waited for long enough.
+    fn knows<'r>(&mut self, records: impl Iterator<Item = &'r Record>) -> bool {
+        let mut known = true;
+        for record in records {
+            for (peer, rev) in self.awaiting.missing(&self.progress.knowledge, record) {
+                known = false;
+                if !self.effects.awaited.covers_dot(peer, rev) {
+                    self.effects.awaited.set(peer, rev);
+                }
+            }
+        }
+        known
     }
 
     /// What stands where the base's record moved to.

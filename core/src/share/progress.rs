@@ -2,9 +2,36 @@
 
 use alloc::vec::Vec;
 
+use crate::ids::PeerId;
 use crate::index::clock::Clock;
 use crate::index::codec::{self, Damaged, PeerTable};
 use crate::share::txn::Totals;
+use crate::time::WallTime;
+
+/// How many former identities are remembered.
+pub const FORMER_MAX: usize = 8;
+
+/// Where this peer's changes began that no other peer's word has confirmed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunStart {
+    /// The last revision before.
+    pub revision: u64,
+    /// The last arrival number before.
+    pub arrival: u64,
+}
+
+/// An identity that this peer gave up because it may have named two changes alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// The identity.
+    pub id: PeerId,
+    /// Its changes beyond this revision are made again.
+    pub above: u64,
+    /// The next arrival number among which they are looked for,
+    pub next: u64,
+    /// and the last.
+    pub end: u64,
+}
 
 /// A share's progress; one row, stored with every batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,53 +48,146 @@ pub struct Progress {
     pub caught_up: bool,
     /// Whether the folder was looked through since then.
     pub looked_through: bool,
+    /// The latest time of any stored record, as [`crate::index::author::latest_stored`] collects it.
+    pub latest: WallTime,
+    /// Where this run began, or an earlier one since which no writer's answer was taken in full.
+    pub run: RunStart,
+    /// Whether a writer's answer was taken in full in this run.
+    pub met: bool,
+    /// Identities that were given up, the newest last; [`FORMER_MAX`] at most.
+    pub former: Vec<Former>,
 }
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// As [`FORMAT`], without what follows the knowledge.
+const FORMAT_FIRST: u8 = 1;
 
 impl Progress {
     /// The stored form.
     pub fn encode(&self, peers: &mut PeerTable) -> Vec<u8> {
         let mut out = Vec::with_capacity(80);
         out.push(FORMAT);
-        out.push(u8::from(self.caught_up) | u8::from(self.looked_through) << 1);
+        let flags = [self.caught_up, self.looked_through, self.met];
+        out.push((0..).zip(flags).map(|(bit, flag)| u8::from(flag) << bit).sum());
         let Totals { files, bytes, pending, pending_bytes, conflicts } = self.totals;
         for number in [self.revision, self.arrival, files, bytes, pending, pending_bytes, conflicts] {
             out.extend_from_slice(&number.to_be_bytes());
         }
         codec::encode_clock(&self.knowledge, peers, &mut out);
+        out.extend_from_slice(&self.latest.0.to_be_bytes());
+        for number in [self.run.revision, self.run.arrival] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        for former in &self.former {
+            out.extend_from_slice(&former.id.0);
+            for number in [former.above, former.next, former.end] {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+        }
         out
     }
 
     /// Reads the stored form.
     pub fn decode(bytes: &[u8], peers: &PeerTable) -> Result<Progress, Damaged> {
         let (&[format, flags], mut rest) = bytes.split_first_chunk::<2>().ok_or(Damaged)?;
-        if format != FORMAT {
+        if format != FORMAT && format != FORMAT_FIRST {
             return Err(Damaged);
         }
-        let mut number = || -> Result<u64, Damaged> {
-            let (bytes, tail) = rest.split_first_chunk::<8>().ok_or(Damaged)?;
-            rest = tail;
-            Ok(u64::from_be_bytes(*bytes))
-        };
-        let (revision, arrival) = (number()?, number()?);
+        let (revision, arrival) = (number(&mut rest)?, number(&mut rest)?);
         let totals = Totals {
-            files: number()?,
-            bytes: number()?,
-            pending: number()?,
-            pending_bytes: number()?,
-            conflicts: number()?,
+            files: number(&mut rest)?,
+            bytes: number(&mut rest)?,
+            pending: number(&mut rest)?,
+            pending_bytes: number(&mut rest)?,
+            conflicts: number(&mut rest)?,
         };
         let knowledge = codec::decode_clock(&mut rest, peers)?;
         let (caught_up, looked_through) = (flags & 1 != 0, flags & 2 != 0);
-        Ok(Progress { revision, arrival, knowledge, totals, caught_up, looked_through })
+        let mut progress = Progress {
+            revision,
+            arrival,
+            knowledge,
+            totals,
+            caught_up,
+            looked_through,
+            run: RunStart { revision, arrival },
+            met: flags & 4 != 0,
+            ..Progress::default()
+        };
+        if format == FORMAT_FIRST {
+            return Ok(progress);
+        }
+        progress.latest = WallTime(number(&mut rest)?.cast_signed());
+        progress.run = RunStart { revision: number(&mut rest)?, arrival: number(&mut rest)? };
+        while let Some((id, tail)) = rest.split_first_chunk::<16>() {
+            rest = tail;
+            let (above, next, end) = (number(&mut rest)?, number(&mut rest)?, number(&mut rest)?);
+            progress.former.push(Former { id: PeerId(*id), above, next, end });
+        }
+        if rest.is_empty() { Ok(progress) } else { Err(Damaged) }
     }
+
+    /// A run begins: unless no writer was met in the last one, what was written before it is confirmed.
+    pub fn begin_run(&mut self) {
+        if core::mem::take(&mut self.met) {
+            self.run = RunStart { revision: self.revision, arrival: self.arrival };
+        }
+    }
+
+    /// An identity is given up: what it wrote in this run is to be made again.
+    pub fn give_up(&mut self, id: PeerId) {
+        if self.former.len() == FORMER_MAX {
+            self.former.remove(0);
+        }
+        let next = self.run.arrival.saturating_add(1);
+        self.former.push(Former { id, above: self.run.revision, next, end: self.arrival });
+    }
+
+    /// What a peer is told of knowledge until its answer is complete, if that is less than is known: of what an
+    /// identity wrote that was given up, the word of others may mean changes that were made under used numbers. So
+    /// whoever holds the others of these numbers sends them in any case.
+    ///
+    /// The same holds of what `own`, the present identity, wrote since its last word was confirmed.
+    pub fn doubted(&self, own: PeerId) -> Option<Clock> {
+        if self.former.is_empty() && self.confirmed() == self.revision {
+            return None;
+        }
+        let mut known = self.knowledge.clone();
+        known.set(own, known.get(own).min(self.confirmed()));
+        for former in &self.former {
+            known.set(former.id, known.get(former.id).min(former.above));
+        }
+        Some(known)
+    }
+
+    /// The last revision of this peer that others may know of by now. Whoever knows a later one knows a change that
+    /// this store lost, even if its number was given again since (protocol §7, case c).
+    pub fn confirmed(&self) -> u64 {
+        if self.met { self.revision } else { self.run.revision }
+    }
+
+    /// The former identity whose changes are to be made again next.
+    pub fn reclaims(&self) -> Option<&Former> {
+        self.former.iter().find(|former| former.next <= former.end)
+    }
+
+    /// What names this state of the store in a share: another one after each identity that was given up, because
+    /// then arrival numbers were given twice.
+    pub fn token(&self, store: [u8; 16]) -> [u8; 16] {
+        let mix = |token: [u8; 16], former: &Former| core::array::from_fn(|at| token[at] ^ former.id.0[at]);
+        self.former.iter().fold(store, mix)
+    }
+}
+
+fn number(rest: &mut &[u8]) -> Result<u64, Damaged> {
+    let (bytes, tail) = rest.split_first_chunk::<8>().ok_or(Damaged)?;
+    *rest = tail;
+    Ok(u64::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::PeerId;
 
     #[test]
     fn progress_survives_the_store() {
@@ -75,9 +195,45 @@ mod tests {
         let mut progress = Progress { revision: 7, arrival: 9, caught_up: true, ..Progress::default() };
         progress.knowledge.set(PeerId([3; 16]), 12);
         progress.totals.bytes = u64::MAX;
+        progress.latest = WallTime(-5);
+        progress.met = true;
+        progress.run = RunStart { revision: 5, arrival: 6 };
+        for number in 0..=FORMER_MAX as u8 {
+            progress.give_up(PeerId([number; 16]));
+        }
+        assert_eq!((progress.former.len(), progress.former[0].id), (FORMER_MAX, PeerId([1; 16])));
         let bytes = progress.encode(&mut peers);
-        assert_eq!(Progress::decode(&bytes, &peers), Ok(progress));
+        assert_eq!(Progress::decode(&bytes, &peers).as_ref(), Ok(&progress));
         assert_eq!(Progress::decode(&bytes[..bytes.len() - 1], &peers), Err(Damaged));
-        assert_eq!(Progress::decode(&[2, 0], &peers), Err(Damaged));
+        assert_eq!(Progress::decode(&[3, 0], &peers), Err(Damaged));
+        // As the first version wrote it.
+        let mut first = bytes[..bytes.len() - 24 - FORMER_MAX * 40].to_vec();
+        first[0] = FORMAT_FIRST;
+        let read = Progress::decode(&first, &peers).unwrap();
+        assert_eq!((read.knowledge, read.run), (progress.knowledge, RunStart { revision: 7, arrival: 9 }));
+    }
+
+    #[test]
+    fn a_run_goes_back_to_the_last_one_that_met_somebody() {
+        let mut progress = Progress { revision: 7, arrival: 9, met: true, ..Progress::default() };
+        progress.begin_run();
+        assert_eq!(progress.doubted(PeerId([9; 16])), None);
+        let start = RunStart { revision: 7, arrival: 9 };
+        assert_eq!((progress.run, progress.met), (start, false));
+        (progress.revision, progress.arrival) = (8, 11);
+        progress.begin_run();
+        assert_eq!(progress.run, start);
+        let token = progress.token([7; 16]);
+        assert_eq!(token, [7; 16]);
+        progress.give_up(PeerId([3; 16]));
+        let former = Former { id: PeerId([3; 16]), above: 7, next: 10, end: 11 };
+        assert_eq!(progress.reclaims(), Some(&former));
+        for (known, told) in [(6, 6), (7, 7), (8, 7)] {
+            progress.knowledge = Clock::of(former.id, known);
+            assert_eq!(progress.doubted(PeerId([9; 16])), Some(Clock::of(former.id, told)));
+        }
+        assert_eq!(progress.token([7; 16]), [4; 16]);
+        progress.former[0].next = 12;
+        assert_eq!(progress.reclaims(), None);
     }
 }

@@ -17,9 +17,15 @@ use crate::io::store::{Space, StoreError, Write};
 use crate::share::folder::Trouble;
 use crate::share::link::PeerLink;
 use crate::share::{Membership, Share, layout, work};
+use crate::time::Instant;
 
 /// Paths that cannot be read and are named in a status.
 const NAMED_MAX: usize = 5;
+
+/// Why replacing waits, and what to do.
+pub const ARCHIVE_FULL: &str = "what was replaced or deleted within the last day fills the archive, and the volume has \
+    little space left; replacing and deleting wait until the oldest of it is a day old. Free some space to let it go \
+    on now.";
 
 /// What an error of the disk means for a path, and what to do.
 pub fn disk_sentence(error: DiskError) -> &'static str {
@@ -98,6 +104,7 @@ pub fn failure_sentence(trouble: work::Trouble) -> &'static str {
         work::Trouble::NotAvailable => {
             "no connected peer has its content; it comes when one that has it is connected."
         }
+        work::Trouble::ArchiveFull => ARCHIVE_FULL,
         work::Trouble::WrongContent => {
             "what was received did not match its SHA-256 and was thrown away; it is asked for again."
         }
@@ -127,8 +134,12 @@ impl Share {
             ShareState::Syncing
         } else if !self.folder.is_open() || !self.survey.looked {
             ShareState::Scanning
+        } else if self.store_trouble.is_some() {
+            ShareState::Attention
         } else if self.is_syncing() {
             ShareState::Syncing
+        } else if self.needs_attention() {
+            ShareState::Attention
         } else if self.links.is_empty() {
             ShareState::Alone
         } else {
@@ -137,8 +148,26 @@ impl Share {
     }
 
     fn is_syncing(&self) -> bool {
-        let busy = self.survey.is_busy() || !self.work.is_idle() || !self.pipeline.is_idle();
-        self.progress.totals.pending > 0 || busy || self.links.values().any(|link| self.is_behind(link))
+        let busy =
+            self.is_reclaiming() || self.survey.is_busy() || !self.work.is_idle() || !self.pipeline.is_idle();
+        busy || self.links.values().any(|link| self.is_behind(link))
+    }
+
+    /// Whether something stays as it is until the user does something, or until it is tried again. What only waits for
+    /// a peer is no matter of the user's while none is there.
+    fn needs_attention(&self) -> bool {
+        let (held, _) = self.survey.held;
+        let waits = self.progress.totals.pending > 0;
+        let alone = self.links.is_empty();
+        let failed = self.work.failures().any(|(_, failed)| failed.trouble != work::Trouble::NotAvailable);
+        held > 0 || !self.survey.unreadable.is_empty() || waits && (failed || !alone)
+    }
+
+    /// How many of the pending paths failed, and wait for another attempt.
+    fn failed_count(&self) -> u64 {
+        // Failures of paths that came into step some other way are forgotten by the next sweep, and told no more.
+        let failed = u64::try_from(self.work.failures().count()).unwrap_or(u64::MAX);
+        failed.min(self.progress.totals.pending)
     }
 
     /// Whether something is still to be sent to a peer, or to be received from it.
@@ -151,7 +180,7 @@ impl Share {
     }
 
     /// What stands in the way, as sentences.
-    pub fn problems(&self) -> Vec<String> {
+    pub fn problems(&self, now: Instant) -> Vec<String> {
         let mut problems = Vec::new();
         if let Some(trouble) = self.folder.trouble() {
             problems.push(folder_sentence(trouble, &self.folder.path));
@@ -159,13 +188,28 @@ impl Share {
         if let Some(error) = self.store_trouble {
             problems.push(store_sentence(error).to_owned());
         }
+        problems.extend(self.clock.problem());
+        if let (Some(addr), Membership::Joining(_)) = (self.refused_by, &self.membership) {
+            problems.push(format!(
+                "{addr} does not take the access code: it was used already, has expired or was taken back, or the \
+                 computer there has another share. Ask for a new code, detach the folder and attach it with that one."
+            ));
+        }
         let (held, _) = self.survey.held;
         if held > 0 {
             problems.push(format!(
                 "{held} paths are gone at once, so their deletion is held; `clearskies deletions` decides about it."
             ));
         }
+        problems.extend(self.wait_problems(now));
         problems.extend(self.failed_paths());
+        let waiting = self.progress.totals.pending.saturating_sub(self.failed_count());
+        if waiting > 0 && self.state() == ShareState::Attention {
+            problems.push(match waiting {
+                1 => "1 path waits for another; `clearskies why PATH` says for which.".to_owned(),
+                _ => format!("{waiting} paths wait for others; `clearskies why PATH` says for which."),
+            });
+        }
         let unreadable = &self.survey.unreadable;
         problems
             .extend(unreadable.iter().take(NAMED_MAX).map(|(path, why)| format!("{}: {why}", shown(path))));
@@ -198,18 +242,21 @@ impl Share {
     }
 
     /// The whole state; `dialed` as in [`Share::known_peers`].
-    pub fn status(&self, dialed: impl Iterator<Item = PeerId>) -> ShareStatus {
+    pub fn status(&self, dialed: impl Iterator<Item = PeerId>, now: Instant) -> ShareStatus {
         let connected: BTreeSet<PeerId> = self.links.values().map(|link| link.peer).collect();
         let totals = self.progress.totals;
         let count = |peers: &BTreeSet<PeerId>| u32::try_from(peers.len()).unwrap_or(u32::MAX);
         ShareStatus {
             path: self.folder.path.clone(),
             state: self.state(),
-            problems: self.problems(),
+            problems: self.problems(now),
             files: totals.files,
             bytes: totals.bytes,
             pending_files: totals.pending,
             pending_bytes: totals.pending_bytes,
+            failed_files: self.failed_count(),
+            unreadable_files: u64::try_from(self.survey.unreadable.len()).unwrap_or(u64::MAX),
+            held_deletions: self.survey.held.0,
             peers_connected: count(&connected),
             peers_known: count(&self.known_peers(dialed)),
             conflicts: totals.conflicts,

@@ -50,6 +50,8 @@ const RESCAN_FACTOR: u32 = 10;
 const HELD_PATHS_MAX: usize = 100;
 /// Files that could not be read and are told of.
 const UNREADABLE_MAX: usize = 100;
+/// Sockets, pipes and devices that are known by name.
+const SPECIAL_MAX: usize = 1000;
 
 /// What becomes of paths that are gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,6 +152,8 @@ pub struct Survey {
     pub live: u64,
     /// What cannot be read or synced, with its reason.
     pub unreadable: BTreeMap<RelPath, String>,
+    /// Sockets, pipes and devices: the first of them, for who asks.
+    pub special: BTreeSet<RelPath>,
     /// The folder is not what it should be.
     pub root_lost: Option<Result<Option<Vec<u8>>, DiskError>>,
 }
@@ -200,6 +204,7 @@ impl Survey {
             held: (0, Vec::new()),
             live: 0,
             unreadable: BTreeMap::new(),
+            special: BTreeSet::new(),
             root_lost: None,
         }
     }
@@ -308,6 +313,7 @@ impl Survey {
             self.began = now.mono;
             self.hints.clear();
             self.unreadable.clear();
+            self.special.clear();
             // What was held is counted anew, together with what went since.
             self.budget.note_back(self.held.0);
             self.held = (0, Vec::new());
@@ -348,7 +354,7 @@ impl Survey {
     }
 
     /// Stamps and rows of the hinted paths are here.
-    fn judge_hints(&mut self) {
+    fn judge_hints(&mut self, now: Now) {
         // The one that comes first waits for the other.
         let (Some(stamps), Some(rows)) = (&mut self.stamps, &mut self.hint_rows) else { return };
         let (stamps, rows) = (core::mem::take(stamps), core::mem::take(rows));
@@ -359,19 +365,29 @@ impl Survey {
             match stamp {
                 Ok(stamp) => {
                     self.missing.remove(&path);
+                    self.note_kind(&path, stamp.kind);
                     let is_dir = stamp.kind == Kind::Dir;
                     if was_dir && !is_dir {
                         self.gone_dirs.push(path.clone());
                     }
                     let walked = |disk: &DiskState| disk.settled && disk.stamp.inode == stamp.inode;
                     let same_dir = row.disk.as_ref().is_some_and(walked);
-                    if is_dir && !(was_dir && same_dir) {
+                    // What lies in a directory that could not be read was never seen.
+                    let unseen = is_dir && self.unreadable.remove(&path).is_some();
+                    if is_dir && !(was_dir && same_dir) || unseen {
                         walks.push(path.clone());
                     }
-                    self.take(path, present(stamp, row));
+                    let seen = present(stamp, row);
+                    if is_dir {
+                        self.hint_unreadable_in(&path, now);
+                    } else if matches!(seen, Seen::Same) {
+                        self.unreadable.remove(&path);
+                    }
+                    self.take(path, seen);
                 }
                 Err(DiskError::NotFound | DiskError::WrongKind) => {
                     self.unreadable.remove(&path);
+                    self.special.remove(&path);
                     if was_dir {
                         self.gone_dirs.push(path.clone());
                     }
@@ -421,6 +437,22 @@ impl Survey {
     fn note_unreadable(&mut self, path: RelPath, error: DiskError) {
         if self.unreadable.len() < UNREADABLE_MAX {
             self.unreadable.insert(path, super::status::disk_sentence(error).into());
+        }
+    }
+
+    /// A directory changed: what could not be read in it is tried again.
+    fn hint_unreadable_in(&mut self, dir: &RelPath, now: Now) {
+        let inside = self.unreadable.keys().filter(|path| *path != dir && path.starts_with(dir));
+        for path in inside.cloned().collect::<Vec<_>>() {
+            self.hint(path, now);
+        }
+    }
+
+    fn note_kind(&mut self, path: &RelPath, kind: Kind) {
+        if kind != Kind::Other {
+            self.special.remove(path);
+        } else if self.special.len() < SPECIAL_MAX {
+            self.special.insert(path.clone());
         }
     }
 
@@ -608,7 +640,7 @@ impl Survey {
                     Ok(_) => self.hinted.iter().map(|_| Err(DiskError::Io)).collect(),
                     Err(error) => self.hinted.iter().map(|_| Err(error)).collect(),
                 });
-                self.judge_hints();
+                self.judge_hints(now);
             }
             Ask::Walk => self.walked(result),
             Ask::Hash(batch) => self.hash_done(&batch, result, now),
@@ -630,6 +662,9 @@ impl Survey {
         walking.asked_entries = false;
         match result {
             Ok(DiskDone::Walked { entries, unobserved, unusable, done }) => {
+                let special = entries.iter().filter(|entry| entry.stamp.kind == Kind::Other);
+                let room = SPECIAL_MAX.saturating_sub(self.special.len());
+                self.special.extend(special.map(|entry| entry.path.clone()).take(room));
                 let dirs = unobserved.iter().map(|(dir, _)| dir.clone()).collect();
                 walking.merge.push_entries(entries, dirs, done);
                 for (dir, error) in unobserved {
@@ -649,6 +684,7 @@ impl Survey {
         token: Token,
         result: Result<StoreDone, StoreError>,
         peers: &PeerTable,
+        now: Now,
         out: &mut Outbox,
     ) -> Option<Result<StoreDone, StoreError>> {
         let Some(ask) = self.asks.remove(&token) else { return Some(result) };
@@ -663,7 +699,7 @@ impl Survey {
                     rows.first().and_then(|(_, value)| PathRow::decode(value, peers).ok()).unwrap_or_default()
                 };
                 self.hint_rows = Some(answers.iter().map(row).collect());
-                self.judge_hints();
+                self.judge_hints(now);
             }
             Ask::Rows => {
                 let rows = answers.pop().unwrap_or_default();

@@ -5,8 +5,10 @@
 
 mod dirs;
 mod install;
+mod retry;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -56,6 +58,8 @@ pub enum Trouble {
     NotAvailable,
     /// What a peer sent was not what the record says.
     WrongContent,
+    /// It would replace or delete something, and the archive is full with what is younger than a day.
+    ArchiveFull,
 }
 
 /// A path that failed.
@@ -108,11 +112,13 @@ enum Job {
     StageLinks(Vec<(TempId, RelPath, Arc<Record>, Option<Stamp>)>),
     Rename(Renaming),
     RenameDirs(Renaming),
-    Remove(Vec<RelPath>),
+    /// Paths, and the folder of the archive that they go to.
+    Remove(Vec<RelPath>, String),
     SetMeta(Vec<(SetMeta, Arc<Record>)>),
     GroupFlush(u64),
     GroupIntents(u64),
-    GroupInstall(u64, Vec<Ready>),
+    /// A group's part, and the folder of the archive that what it replaces goes to.
+    GroupInstall(u64, Vec<Ready>, String),
     GroupDirs(u64, Vec<Ready>),
     GroupSync(u64),
     Forget,
@@ -167,6 +173,10 @@ pub struct Work {
     /// What was installed, but could not be flushed.
     unsure: Vec<(RelPath, Arc<Record>)>,
     root_missing: bool,
+    /// Whether the volume was found full since it was last asked.
+    no_space: bool,
+    /// Whether what would go to the archive waits.
+    archive_full: bool,
     /// Whether disk work may begin (not paused, folder in order).
     pub enabled: bool,
 }
@@ -204,6 +214,8 @@ impl Work {
             groups_ended: Vec::new(),
             unsure: Vec::new(),
             root_missing: false,
+            no_space: false,
+            archive_full: false,
             enabled: false,
         }
     }
@@ -217,12 +229,6 @@ impl Work {
         }
     }
 
-    /// Forgets what failed, so that everything is tried again now.
-    pub fn retry_all(&mut self) {
-        self.failures.clear();
-        self.wake();
-    }
-
     /// Whether a path is in work, so that nothing else may touch it.
     pub fn is_busy(&self, path: &RelPath) -> bool {
         self.busy.contains(path)
@@ -231,16 +237,6 @@ impl Work {
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.sweep == Sweep::Rest && self.busy.is_empty() && self.jobs.is_empty()
-    }
-
-    /// Why a path failed, if it did.
-    pub fn failure(&self, path: &RelPath) -> Option<&Failure> {
-        self.failures.get(path)
-    }
-
-    /// What failed.
-    pub fn failures(&self) -> impl Iterator<Item = (&RelPath, &Failure)> {
-        self.failures.iter()
     }
 
     /// Pending paths that are to be planned.
@@ -532,29 +528,8 @@ impl Work {
             .into_iter()
             .map(|(path, stamp)| Remove { path, stamp, archive: Some(archive.clone()) })
             .collect();
-        self.jobs.insert(out.disk(DiskOp::Remove { root: self.root, items }), Job::Remove(paths));
-    }
-
-    fn fail(&mut self, path: RelPath, trouble: Trouble, now: Now) {
-        if trouble == Trouble::Disk(DiskError::WrongKind) {
-            // What stands in the way may be in step by itself, and so be looked at by nobody.
-            self.pages.push_back(path.ancestors().filter(|dir| !dir.is_root()).collect());
-        }
-        self.pause(path.clone(), trouble, now);
-        let outcome = match trouble {
-            Trouble::Disk(DiskError::Changed | DiskError::Exists | DiskError::WrongKind) => Outcome::Changed,
-            _ => Outcome::Failed,
-        };
-        self.finished.push(Finished { path, outcome });
-    }
-
-    /// Leaves a path alone for a while, each time for longer.
-    fn pause(&mut self, path: RelPath, trouble: Trouble, now: Now) {
-        let pause = self.failures.get(&path).map_or(RETRY_FIRST, |f| (f.pause * 2).min(RETRY_LAST));
-        if self.failures.len() < FAILURES_MAX || self.failures.contains_key(&path) {
-            let (retry_at, sweep) = (now.mono.plus(pause), self.sweeps);
-            self.failures.insert(path, Failure { trouble, retry_at, pause, due: false, sweep });
-        }
+        let job = Job::Remove(paths, archive);
+        self.jobs.insert(out.disk(DiskOp::Remove { root: self.root, items }), job);
     }
 
     fn placed(&mut self, path: RelPath, version: Arc<Record>, stamp: Stamp, now: Now) {
@@ -566,7 +541,7 @@ impl Work {
         // What was just put there has the recorded time; whoever writes to it changes that.
         let settled = stamp.kind == Kind::Dir
             || u128::from(now.wall.0.abs_diff(stamp.mtime_ns)) >= GRAIN_DEFAULT.as_nanos();
-        let outcome = Outcome::Placed { version, content, stamp, settled };
+        let outcome = Outcome::Placed { version, content, stamp, settled, archived: None };
         self.finished.push(Finished { path, outcome });
     }
 
@@ -669,7 +644,7 @@ impl Work {
                 let op = DiskOp::Rename { root: self.root, from, to, stamp };
                 self.jobs.insert(out.disk(op), Job::Rename(renaming));
             }
-            Job::Remove(paths) => {
+            Job::Remove(paths, archive) => {
                 let results = match result {
                     Ok(DiskDone::Removed(results)) if results.len() == paths.len() => results,
                     Ok(_) => paths.iter().map(|_| Err(DiskError::Io)).collect(),
@@ -677,7 +652,8 @@ impl Work {
                 };
                 for (path, result) in paths.into_iter().zip(results) {
                     let outcome = match result {
-                        Ok(()) | Err(DiskError::NotFound) => Outcome::Removed,
+                        Ok(()) => Outcome::Removed { archived: Some(archive.clone()) },
+                        Err(DiskError::NotFound) => Outcome::Removed { archived: None },
                         Err(DiskError::NotEmpty) => Outcome::Kept,
                         Err(error) => {
                             self.fail(path, Trouble::Disk(error), now);
@@ -712,13 +688,14 @@ impl Work {
                     }
                 }
             },
-            Job::GroupInstall(id, part) => {
+            Job::GroupInstall(id, part, archive) => {
                 let stamps = stamps(result, part.len());
-                self.installed(id, part, stamps, now, out);
+                self.installed(id, part, &archive, stamps, now, out);
             }
             Job::GroupDirs(id, part) => {
-                let op = install::install_op(self.root, &part, &archive_folder(now.wall));
-                self.jobs.insert(out.disk(op), Job::GroupInstall(id, part));
+                let archive = archive_folder(now.wall);
+                let op = install::install_op(self.root, &part, &archive);
+                self.jobs.insert(out.disk(op), Job::GroupInstall(id, part, archive));
             }
             Job::GroupSync(id) => self.synced(id, result.err(), now),
             Job::Page | Job::GroupIntents(_) | Job::Forget => {}

@@ -1,11 +1,64 @@
-//! The machine's network interfaces. Asks each time, and remembers nothing.
+//! The machine's network interfaces, and word of their changes. Asks each time, and remembers nothing.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use if_addrs::{IfAddr, Interface};
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
 /// The most addresses that are reported; a machine with more has reasons that are not ours.
 pub const ADDRESSES_MAX: usize = 256;
+
+/// What the kernel tells of (`RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR` of `linux/rtnetlink.h`).
+const CHANGES: u32 = 0x1 | 0x10 | 0x100;
+/// Bytes of one message that are read; what it says does not matter, and the rest of it is dropped.
+const MESSAGE_BYTES: usize = 64;
+/// Messages taken at once.
+const MESSAGES_MAX: usize = 256;
+
+/// Tells that interfaces changed, not how.
+#[derive(Debug)]
+pub struct InterfaceWatch {
+    fd: OwnedFd,
+}
+
+impl InterfaceWatch {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// The system has no such source, or forbids it.
+    pub fn open() -> io::Result<InterfaceWatch> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        // Routing, which tells of interfaces too, is protocol 0 of that family.
+        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, CHANGES))?;
+        Ok(InterfaceWatch { fd })
+    }
+
+    /// Whether anything changed since the last call.
+    pub fn changed(&self) -> bool {
+        let mut changed = false;
+        let mut buffer = [0; MESSAGE_BYTES];
+        for _ in 0..MESSAGES_MAX {
+            match rustix::net::recv(&self.fd, &mut buffer, RecvFlags::empty()) {
+                // Where there were more than the system keeps, some are lost; that there were any is enough.
+                Ok(_) | Err(Errno::NOBUFS) => changed = true,
+                Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        changed
+    }
+}
+
+impl AsFd for InterfaceWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
 
 /// An interface that a LAN announcement is sent from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +82,14 @@ pub fn interfaces() -> Vec<(IpAddr, u8)> {
         .collect()
 }
 
-/// The interfaces that LAN discovery sends on: all but loopback.
+/// The interfaces that LAN discovery sends on. Loopback is one: other nodes of this machine are there, also without a
+/// network. It has no multicast, and its IPv4 is enough.
 pub fn lan_interfaces() -> Vec<LanInterface> {
-    list().into_iter().filter(|interface| !interface.is_loopback()).map(lan).collect()
+    list()
+        .into_iter()
+        .filter(|interface| !(interface.is_loopback() && interface.ip().is_ipv6()))
+        .map(lan)
+        .collect()
 }
 
 fn lan(interface: Interface) -> LanInterface {
@@ -66,6 +124,14 @@ fn list() -> Vec<Interface> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv6Addr;
+
+    #[test]
+    fn nothing_changes_by_itself() {
+        let watch = InterfaceWatch::open().unwrap();
+        // Something may really have changed just now.
+        std::iter::repeat_with(|| watch.changed()).take(100).find(|changed| !changed).unwrap();
+    }
 
     #[test]
     fn broadcast_is_the_last_address() {
@@ -75,10 +141,15 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_listed_but_not_sent_on() {
+    fn loopback_is_sent_on_by_ipv4() {
         for (ip, prefix_len) in interfaces() {
             assert!(prefix_len <= if ip.is_ipv4() { 32 } else { 128 });
         }
-        assert!(lan_interfaces().iter().all(|interface| !interface.ip.is_loopback()));
+        let all = lan_interfaces();
+        assert!(all.iter().all(|interface| interface.ip != Ipv6Addr::LOCALHOST));
+        let loopback = all.iter().find(|interface| interface.ip == Ipv4Addr::LOCALHOST);
+        if let Some(loopback) = loopback {
+            assert_eq!(loopback.broadcast, Some(Ipv4Addr::new(127, 255, 255, 255)));
+        }
     }
 }

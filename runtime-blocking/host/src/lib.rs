@@ -9,6 +9,7 @@ mod durable;
 pub mod entropy;
 pub mod interfaces;
 pub mod lock;
+pub mod net;
 pub mod run_token;
 mod schema;
 pub mod store;

@@ -53,12 +53,14 @@ pub trait Watcher: Send + Sync {
     /// Hands over what was seen since the last call; does not wait.
     fn poll(&self, sink: &mut dyn FnMut(WatchEvent));
 
-    /// Readable when there is something to poll for.
-    fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
-
     /// How many watches there are.
     fn watches(&self) -> usize;
 }
+
+/// What [`WatchEvent::Limit`] means, for people.
+pub const LIMIT_REACHED: &str = "Not every folder can be watched: the system's limit is reached. Changes there are \
+                                 found by looking through the folders now and then. On Linux, raise \
+                                 fs.inotify.max_user_watches.";
 
 /// What is asked of the kernel.
 const MASK: WatchFlags = WatchFlags::CLOSE_WRITE
@@ -486,15 +488,12 @@ impl Watcher for Inotify {
         }
     }
 
-    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.fd.as_fd())
-    }
-
     fn watches(&self) -> usize {
         self.table().by_wd.len()
     }
 }
 
+/// Readable when there is something to poll for.
 impl AsFd for Inotify {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

@@ -69,11 +69,20 @@ fn look(status: &Value, path: Option<&str>) -> Seen {
     if shares.iter().all(|share| share["in_sync"] == true) {
         return Seen::InSync;
     }
-    let stuck = |share: &&&Value| matches!(share["state"].as_str(), Some("stopped" | "paused"));
+    let stuck = |share: &&&Value| match share["state"].as_str() {
+        Some("stopped" | "paused") => true,
+        // What failed is tried again; anything else waits for the user.
+        Some("needs attention") => share["pending_files"] == 0,
+        _ => false,
+    };
     if let Some(share) = shares.iter().find(stuck) {
         let why = items(share, "problems").iter().map(|problem| visible(&text(problem)));
         let why = why.collect::<Vec<_>>().join(" ");
-        return Seen::Stuck(format!("{} is {}. {why}", text(&share["path"]), text(&share["state"])));
+        let state = match text(&share["state"]) {
+            state if state.starts_with("needs") => state,
+            state => format!("is {state}"),
+        };
+        return Seen::Stuck(format!("{} {state}. {why}", text(&share["path"])));
     }
     let sum = |member: &str| shares.iter().filter_map(|share| share[member].as_u64()).sum::<u64>();
     let (pending, files) = (sum("pending_bytes"), sum("pending_files"));
@@ -128,5 +137,9 @@ mod tests {
         let shares = [share("/a", "stopped", 1, 1)];
         assert_eq!(check(&shares, None), Seen::Stuck("/a is stopped. It is gone.".into()));
         assert!(matches!(check(&shares, Some("/z")), Seen::Stuck(_)));
+        let shares = [share("/a", "needs attention", 0, 0)];
+        assert_eq!(check(&shares, None), Seen::Stuck("/a needs attention. It is gone.".into()));
+        let shares = [share("/a", "needs attention", 1, 1)];
+        assert!(matches!(check(&shares, None), Seen::Going { .. }));
     }
 }

@@ -55,10 +55,20 @@ fn describe(status: &Value) -> String {
 fn row(share: &Value) -> [String; 4] {
     let number = |member: &str| share[member].as_u64().unwrap_or(0);
     let size = format!("{}, {}", count(number("files"), "file", "files"), bytes(number("bytes")));
-    let size = match number("pending_files") {
-        0 => size,
-        files => format!("{size} ({files} and {} to go)", bytes(number("pending_bytes"))),
-    };
+    let mut left = Vec::new();
+    match number("pending_files") {
+        0 => {}
+        files => left.push(format!("{files} and {} to go", bytes(number("pending_bytes")))),
+    }
+    for (member, what) in
+        [("failed_files", "failed"), ("unreadable_files", "unreadable"), ("held_deletions", "deletions held")]
+    {
+        match number(member) {
+            0 => {}
+            n => left.push(format!("{n} {what}")),
+        }
+    }
+    let size = if left.is_empty() { size } else { format!("{size} ({})", left.join(", ")) };
     let peers = format!("{} of {}", number("peers_connected"), count(number("peers_known"), "peer", "peers"));
     [text(&share["path"]), text(&share["state"]), size, peers]
 }
@@ -110,6 +120,10 @@ mod tests {
             { "path": "/home/a/Music", "state": "syncing", "files": 20000, "bytes": 81920000u64,
               "pending_files": 12, "pending_bytes": 49152, "peers_connected": 1, "peers_known": 2,
               "conflicts": 2, "problems": ["a\u{7}.txt cannot be read: permission denied."] },
+            { "path": "/home/a/Code", "state": "needs attention", "files": 3, "bytes": 12, "pending_files": 1,
+              "pending_bytes": 4, "failed_files": 1, "unreadable_files": 2, "held_deletions": 80,
+              "peers_connected": 1, "peers_known": 1, "conflicts": 0,
+              "problems": ["80 paths are gone at once."] },
         ]);
         let mut status =
             json!({ "paused": false, "upload_rate": 0, "download_rate": 1048576, "shares": shares });

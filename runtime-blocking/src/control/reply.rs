@@ -1,5 +1,7 @@
 //! Writing control replies. Owns their members' names, which programs rely on.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use clearskies_core::club::code::Invitation;
 use clearskies_core::club::level::Level;
 use clearskies_core::engine::command::{
@@ -7,6 +9,7 @@ use clearskies_core::engine::command::{
 };
 use clearskies_core::io::disk::Archived;
 use clearskies_core::time::WallTime;
+use clearskies_host::net::is_reachable;
 use serde_json::{Value, json};
 
 use super::request::Shape;
@@ -22,6 +25,26 @@ pub(crate) fn error(error: &CommandError) -> Value {
     json!({ "error": error.code, "message": error.message })
 }
 
+/// Something was done, and there is no more to say.
+pub(crate) fn done() -> Value {
+    json!({})
+}
+
+/// The port that the node listens on, as a setting.
+pub(crate) fn port(port: u16) -> Value {
+    json!({ "value": port.to_string() })
+}
+
+/// Where the node can be reached; `addrs` are the machine's own.
+pub(crate) fn address(port: u16, addrs: &[(IpAddr, u8)], lan: bool) -> Value {
+    let reachable = addrs.iter().map(|(ip, _)| *ip).filter(is_reachable);
+    let mut reachable: Vec<String> = reachable.map(|ip| SocketAddr::new(ip, port).to_string()).collect();
+    if reachable.is_empty() {
+        reachable.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port).to_string());
+    }
+    json!({ "port": port, "addresses": reachable, "lan": lan, "pid": std::process::id() })
+}
+
 /// What a command gave.
 pub(crate) fn reply(shape: &Shape, reply: Reply) -> Value {
     match reply {
@@ -33,7 +56,7 @@ pub(crate) fn reply(shape: &Shape, reply: Reply) -> Value {
             json!({ "access_code": text, "url": invitation.to_url() })
         }
         Reply::Status(status) if *shape == Shape::ShareList => {
-            let share = |share: &ShareStatus| json!({ "path": share.path, "status": state(share.state) });
+            let share = |share: &ShareStatus| json!({ "path": share.path, "status": state(share) });
             json!({ "shares": status.shares.iter().map(share).collect::<Vec<_>>() })
         }
         Reply::Status(status) => node(&status, *shape != Shape::BriefStatus),
@@ -76,13 +99,16 @@ fn node(status: &NodeStatus, with_shares: bool) -> Value {
 fn share(share: &ShareStatus) -> Value {
     json!({
         "path": share.path,
-        "state": state(share.state),
+        "state": state(share),
         "in_sync": share.state == ShareState::InSync,
         "problems": share.problems,
         "files": share.files,
         "bytes": share.bytes,
         "pending_files": share.pending_files,
         "pending_bytes": share.pending_bytes,
+        "failed_files": share.failed_files,
+        "unreadable_files": share.unreadable_files,
+        "held_deletions": share.held_deletions,
         "peers_connected": share.peers_connected,
         "peers_known": share.peers_known,
         "conflicts": share.conflicts,
@@ -91,11 +117,13 @@ fn share(share: &ShareStatus) -> Value {
 }
 
 /// A share's state for people and programs.
-fn state(state: ShareState) -> &'static str {
-    match state {
+fn state(share: &ShareStatus) -> &'static str {
+    match share.state {
         ShareState::Scanning => "scanning",
         ShareState::Joining => "connecting",
         ShareState::Syncing => "syncing",
+        ShareState::Attention => "needs attention",
+        ShareState::InSync if share.conflicts > 0 => "in sync, with conflicts",
         ShareState::InSync => "in sync",
         ShareState::Alone => "no peer connected",
         ShareState::Paused => "paused",
@@ -164,6 +192,9 @@ mod tests {
                 bytes: 4096,
                 pending_files: 1,
                 pending_bytes: 10,
+                failed_files: 1,
+                unreadable_files: 0,
+                held_deletions: 0,
                 peers_connected: 0,
                 peers_known: 2,
                 conflicts: 0,
@@ -193,6 +224,7 @@ mod tests {
             (ShareState::Scanning, false),
             (ShareState::Joining, false),
             (ShareState::Syncing, false),
+            (ShareState::Attention, false),
             (ShareState::InSync, true),
             (ShareState::Alone, false),
             (ShareState::Paused, false),
@@ -202,6 +234,14 @@ mod tests {
             let value = reply(&Shape::Plain, status(state));
             assert_eq!(value["shares"][0]["in_sync"], expected, "{state:?}");
         }
+    }
+
+    #[test]
+    fn conflicts_are_no_silent_matter() {
+        let Reply::Status(mut node) = status(ShareState::InSync) else { panic!() };
+        assert_eq!(state(&node.shares[0]), "in sync");
+        node.shares[0].conflicts = 1;
+        assert_eq!(state(&node.shares[0]), "in sync, with conflicts");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clearskies_core::club::level::Level;
 use clearskies_core::engine::command::{Command, CommandError, Existing};
+pub(crate) use clearskies_core::engine::settings::LISTEN_PORT;
 use serde_json::{Map, Value};
 
 /// How long a code is valid if the request does not say (protocol §3).
@@ -14,8 +15,6 @@ const CODE_VALID_FOR: Duration = Duration::from_secs(24 * 3600);
 const PEERS_MAX: usize = 16;
 /// Settings changed by one request.
 const SETTINGS_MAX: usize = 256;
-/// The setting that the driver keeps: it is needed before the engine is.
-pub(crate) const LISTEN_PORT: &str = "listen_port";
 
 /// What a client asks for.
 #[derive(Debug)]

@@ -1,14 +1,17 @@
 //! Serving the control socket inside the driver's loop: lines in, lines out, replies in the order of the requests.
-//! Never decides what a request means.
+//! Never decides what a request means: it gives the engine its commands, and answers what concerns the daemon alone.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use clearskies_core::engine::Engine;
 use clearskies_core::engine::command::{CommandError, Reply};
 use clearskies_core::ids::CommandId;
+use clearskies_core::time::Now;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use serde_json::Value;
@@ -33,9 +36,31 @@ const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Names one request: its client, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Asker {
+struct Asker {
     client: u64,
     number: u64,
+}
+
+/// What the engine does not know of the node.
+#[derive(Debug)]
+pub(crate) struct Here<'a> {
+    /// The TCP port.
+    pub(crate) port: u16,
+    /// The machine's addresses.
+    pub(crate) addrs: &'a [(IpAddr, u8)],
+    /// Whether peers are sought on the local network.
+    pub(crate) lan: bool,
+}
+
+/// What came of carrying out requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// There were none.
+    Nothing,
+    /// They were carried out or handed to the engine.
+    Some,
+    /// The same, and one of them asked the node to stop.
+    Stop,
 }
 
 /// A reply that is due.
@@ -95,13 +120,39 @@ impl Server {
         }
     }
 
-    /// The next request to carry out.
-    pub(crate) fn next_request(&mut self) -> Option<(Asker, Request)> {
-        self.requests.pop_front()
+    /// Carries out all requests that came in.
+    pub(crate) fn carry_out(&mut self, engine: &mut Engine, now: Now, here: &Here<'_>) -> Served {
+        let mut served = Served::Nothing;
+        while let Some((asker, request)) = self.requests.pop_front() {
+            if served == Served::Nothing {
+                served = Served::Some;
+            }
+            let result = match request {
+                Request::Engine { commands, shape } => {
+                    let ids = commands.into_iter().map(|command| engine.handle_command(now, command));
+                    self.expect(asker, ids.collect(), shape);
+                    continue;
+                }
+                Request::Stop => {
+                    served = Served::Stop;
+                    Ok(reply::done())
+                }
+                Request::Address => Ok(reply::address(here.port, here.addrs, here.lan)),
+                Request::ReadListenPort => Ok(reply::port(here.port)),
+                Request::WriteListenPort(port) => {
+                    self.home.write_port(port).map(|()| reply::done()).map_err(|error| CommandError {
+                        code: "io",
+                        message: format!("the port cannot be remembered: {error}"),
+                    })
+                }
+            };
+            self.answer(asker, result);
+        }
+        served
     }
 
     /// A request was answered at once.
-    pub(crate) fn answer(&mut self, asker: Asker, result: Result<Value, CommandError>) {
+    fn answer(&mut self, asker: Asker, result: Result<Value, CommandError>) {
         let line = match result {
             Ok(value) => value.to_string(),
             Err(error) => reply::error(&error).to_string(),
@@ -110,7 +161,7 @@ impl Server {
     }
 
     /// A request became these commands of the engine.
-    pub(crate) fn expect(&mut self, asker: Asker, commands: Vec<CommandId>, shape: Shape) {
+    fn expect(&mut self, asker: Asker, commands: Vec<CommandId>, shape: Shape) {
         if commands.is_empty() {
             return self.answer(asker, Ok(reply::reply(&shape, Reply::Done)));
         }

@@ -2,11 +2,21 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clearskies_host::lock::{HomeLock, LockError};
+use clearskies_host::net;
 
 /// A folder that is a node's home has at least this file, made by the lock.
 const LOCK: &str = "lock";
+/// How long a holder of the home that does not answer is waited for,
+const HOLDER_TIMEOUT: Duration = Duration::from_secs(5);
+/// and how often the lock is tried meanwhile.
+const LOCK_EVERY: Duration = Duration::from_millis(50);
 
 /// A node's home folder.
 #[derive(Clone, Debug)]
@@ -54,6 +64,22 @@ impl Home {
         Ok(Home { dir })
     }
 
+    /// Locks the home. A process that was killed may hold it for a moment more, until the system has done with it; only
+    /// one that answers is refused at once.
+    pub(crate) fn lock(&self) -> Result<HomeLock, String> {
+        let begun = Instant::now();
+        loop {
+            match HomeLock::acquire(&self.dir) {
+                Err(LockError::Held { .. })
+                    if begun.elapsed() < HOLDER_TIMEOUT && UnixStream::connect(self.control()).is_err() =>
+                {
+                    std::thread::sleep(LOCK_EVERY);
+                }
+                result => return result.map_err(|error| format!("{}: {error}", self.dir.display())),
+            }
+        }
+    }
+
     /// The folder itself.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
@@ -79,8 +105,32 @@ impl Home {
         self.dir.join("run")
     }
 
+    /// Listens on the TCP port that was asked for; where none was, on the last run's, so that addresses given to
+    /// friends stay true, or on any. Remembers it. An error comes with the port that could not be had.
+    pub(crate) fn listen(&self, asked: Option<u16>) -> Result<(TcpListener, u16), (u16, io::Error)> {
+        let last = self.read_port();
+        let wanted = asked.or(last).unwrap_or(0);
+        let listener = match net::listen(wanted) {
+            Err(error) if asked.is_none() && wanted != 0 => {
+                ::log::warn!(
+                    "port {wanted}, that of the last run, is not to be had: {error}; taking another"
+                );
+                net::listen(0)
+            }
+            listener => listener,
+        };
+        let port = |listener: TcpListener| listener.local_addr().map(|addr| (addr.port(), listener));
+        let (port, listener) = listener.and_then(port).map_err(|error| (wanted, error))?;
+        if last != Some(port)
+            && let Err(error) = self.write_port(port)
+        {
+            ::log::warn!("the port cannot be remembered: {error}");
+        }
+        Ok((listener, port))
+    }
+
     /// The TCP port of the last run.
-    pub(crate) fn read_port(&self) -> Option<u16> {
+    fn read_port(&self) -> Option<u16> {
         fs::read_to_string(self.port()).ok()?.trim().parse().ok()
     }
 
@@ -117,6 +167,19 @@ mod tests {
         assert_eq!(home.read_port(), None);
         home.write_port(22400).unwrap();
         assert_eq!(home.read_port(), Some(22400));
+    }
+
+    #[test]
+    fn the_port_of_the_last_run_is_listened_on_again_if_it_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::prepare(dir.path()).unwrap();
+        let (first, port) = home.listen(None).unwrap();
+        assert_eq!(home.read_port(), Some(port));
+        let (other, another) = home.listen(None).unwrap();
+        assert_ne!(another, port, "it is taken");
+        assert_eq!(home.listen(Some(port)).unwrap_err().0, port);
+        drop((first, other));
+        assert_eq!(home.listen(None).unwrap().1, another);
     }
 
     #[test]

@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 use clearskies_core::engine::event::Event;
 use clearskies_host::lock::{HomeLock, LockError};
 use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::control::client::Client;
-use crate::driver::{Driver, Options};
+use crate::driver::Driver;
+use crate::options::Options;
 use home::Home;
 
 /// How long a daemon may take until its control socket answers: a large store is checked first.
@@ -49,14 +52,24 @@ pub(crate) fn run(home: &Path, start: &Start, detached: bool) -> Result<(), Stri
         lan: !start.no_lan,
         name: String::new(),
         control: true,
-        signals: true,
     };
     let result = Driver::open(options, Box::new(tell)).map_err(|error| error.to_string());
-    let result = result.and_then(|driver| driver.run().map_err(|error| error.to_string()));
+    let result = result.and_then(|driver| {
+        stop_on_signals(&driver).map_err(|error| format!("Signals cannot be caught: {error}"))?;
+        driver.run().map_err(|error| error.to_string())
+    });
     if detached && let Err(sentence) = &result {
         ::log::error!("{sentence}");
     }
     result
+}
+
+/// TERM and INT end the node in good order.
+fn stop_on_signals(driver: &Driver) -> io::Result<()> {
+    let inbox = driver.inbox();
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let wait = move || signals.forever().for_each(|_| inbox.stop());
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map(|_| ())
 }
 
 /// News for people go to the log.

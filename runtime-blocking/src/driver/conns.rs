@@ -1,7 +1,7 @@
 //! The TCP connections: dialling, reading, writing, closing. Owns the sockets and their readiness; never looks at
 //! what they carry.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
@@ -71,10 +71,9 @@ enum Flushed {
 }
 
 /// All connections.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Conns {
     map: HashMap<ConnId, Conn>,
-    deadlines: BTreeSet<(Instant, ConnId)>,
     reads: VecDeque<ConnId>,
     writes: VecDeque<ConnId>,
     /// Those that have more to write and whose turn is over.
@@ -85,15 +84,7 @@ pub(crate) struct Conns {
 
 impl Conns {
     pub(crate) fn new() -> Conns {
-        Conns {
-            map: HashMap::new(),
-            deadlines: BTreeSet::new(),
-            reads: VecDeque::new(),
-            writes: VecDeque::new(),
-            later: Vec::new(),
-            read_buffer: vec![0; READ_BYTES_MAX].into_boxed_slice(),
-            spare: Vec::new(),
-        }
+        Conns { read_buffer: vec![0; READ_BYTES_MAX].into_boxed_slice(), ..Conns::default() }
     }
 
     /// Which connection a mio token of [`FIRST_TOKEN`] or more means.
@@ -110,14 +101,12 @@ impl Conns {
         addr: SocketAddr,
     ) -> io::Result<()> {
         let stream = TcpStream::connect(addr)?;
-        self.insert(registry, conn, stream, Phase::Dialing)?;
-        self.set_deadline(conn, now.mono.plus(DIAL_TIMEOUT));
-        Ok(())
+        self.insert(registry, conn, stream, Phase::Dialing, Some(now.mono.plus(DIAL_TIMEOUT)))
     }
 
     /// Takes an accepted connection, already named by the engine.
     pub(crate) fn accept(&mut self, registry: &Registry, conn: ConnId, stream: TcpStream) -> io::Result<()> {
-        self.insert(registry, conn, stream, Phase::Open)
+        self.insert(registry, conn, stream, Phase::Open, None)
     }
 
     fn insert(
@@ -126,6 +115,7 @@ impl Conns {
         conn: ConnId,
         mut stream: TcpStream,
         phase: Phase,
+        deadline: Option<Instant>,
     ) -> io::Result<()> {
         let token = usize::try_from(conn.0)
             .ok()
@@ -147,7 +137,7 @@ impl Conns {
                 in_writes: false,
                 out: Vec::new(),
                 sent: 0,
-                deadline: None,
+                deadline,
             },
         );
         Ok(())
@@ -170,15 +160,15 @@ impl Conns {
 
     /// When [`Conns::expire`] should be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        self.map.values().filter_map(|conn| conn.deadline).min()
     }
 
     /// Ends dials and closings that took too long.
     pub(crate) fn expire(&mut self, engine: &mut Engine, now: Now) {
-        while let Some(&(at, conn)) = self.deadlines.first()
-            && at <= now.mono
-        {
-            self.broken(engine, now, conn);
+        let late = |conn: &Conn| conn.deadline.is_some_and(|at| at <= now.mono);
+        let late: Vec<ConnId> = self.map.iter().filter(|(_, conn)| late(conn)).map(|(id, _)| *id).collect();
+        for id in late {
+            self.broken(engine, now, id);
         }
     }
 
@@ -196,7 +186,7 @@ impl Conns {
             match dialed(&conn.stream) {
                 Ok(true) => {
                     conn.phase = Phase::Open;
-                    self.clear_deadline(id);
+                    conn.deadline = None;
                     engine.handle_dialed(now, id);
                 }
                 Ok(false) => return,
@@ -254,7 +244,7 @@ impl Conns {
             Phase::Dialing => self.forget(id),
             Phase::Open => {
                 conn.phase = Phase::Draining;
-                self.set_deadline(id, now.mono.plus(CLOSE_TIMEOUT));
+                conn.deadline = Some(now.mono.plus(CLOSE_TIMEOUT));
                 self.queue_write(id);
             }
             Phase::Draining | Phase::Ended => {}
@@ -355,23 +345,8 @@ impl Conns {
 
     /// Drops the socket, which also takes it out of the poll.
     fn forget(&mut self, id: ConnId) {
-        self.clear_deadline(id);
         if let Some(conn) = self.map.remove(&id) {
             keep(&mut self.spare, conn.out);
-        }
-    }
-
-    fn set_deadline(&mut self, id: ConnId, at: Instant) {
-        self.clear_deadline(id);
-        if let Some(conn) = self.map.get_mut(&id) {
-            conn.deadline = Some(at);
-            self.deadlines.insert((at, id));
-        }
-    }
-
-    fn clear_deadline(&mut self, id: ConnId) {
-        if let Some(at) = self.map.get_mut(&id).and_then(|conn| conn.deadline.take()) {
-            self.deadlines.remove(&(at, id));
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What other threads hand to the driver: completions, commands, the wish to stop. Wakes it once per batch.
 
-use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, PoisonError};
 
@@ -61,12 +60,8 @@ impl Inbox {
             change(&mut mail);
             first
         };
-        if first && let Err(error) = self.wake() {
+        if first && let Err(error) = self.waker.wake() {
             log::error!("the driver cannot be woken: {error}");
         }
-    }
-
-    fn wake(&self) -> io::Result<()> {
-        self.waker.wake()
     }
 }

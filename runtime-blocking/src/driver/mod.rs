@@ -6,13 +6,12 @@
 
 mod conns;
 mod inbox;
-mod net;
 mod start;
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -22,34 +21,34 @@ use clearskies_core::engine::command::{Command, CommandError, Reply};
 use clearskies_core::engine::event::Event;
 use clearskies_core::ids::CommandId;
 use clearskies_core::io::{Completion, Output, StoreError};
-use clearskies_core::time::{Instant, Now};
+use clearskies_core::time::Instant;
 use clearskies_host::clock::Clock;
 use clearskies_host::disk::DiskPool;
-use clearskies_host::interfaces;
+use clearskies_host::interfaces::{self, InterfaceWatch};
 use clearskies_host::lock::HomeLock;
+use clearskies_host::net::{self, Lan};
 use clearskies_host::run_token::RunFile;
 use clearskies_host::store::StoreThread;
-use clearskies_host::watch::{Inotify, WatchEvent, Watcher};
-use mio::net::{TcpListener, UnixStream};
-use mio::{Events, Poll, Token};
+use clearskies_host::watch::{self, Inotify, WatchEvent, Watcher};
+use mio::net::TcpListener;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
 
-use crate::control::request::Request;
-use crate::control::server::{Asker, Server};
+use crate::control::server::{Here, Served, Server};
 use crate::daemon::home::Home;
+use crate::options::EventSink;
 use conns::Conns;
 pub(crate) use inbox::Inbox;
 use inbox::Mail;
-use net::Lan;
 
 /// Mio's names of all that is no connection and no control client.
 mod token {
     use mio::Token;
     pub(super) const WAKER: Token = Token(0);
     pub(super) const LISTENER: Token = Token(1);
-    pub(super) const LAN_V4: Token = Token(2);
-    pub(super) const LAN_V6: Token = Token(3);
-    pub(super) const SIGNALS: Token = Token(4);
-    pub(super) const WATCH: Token = Token(5);
+    pub(super) const LAN: Token = Token(2);
+    pub(super) const INTERFACES: Token = Token(3);
+    pub(super) const WATCH: Token = Token(4);
     /// The control socket; its clients follow, up to the connections.
     pub(super) const CONTROL: Token = Token(16);
 }
@@ -62,57 +61,10 @@ const ACCEPTS_MAX: usize = 64;
 const DATAGRAMS_MAX: usize = 64;
 /// After an accept failed (no descriptors are left, mostly), the next try is this much later.
 const ACCEPT_RETRY: Duration = Duration::from_secs(1);
-/// How often the interface addresses are compared with those last seen.
+/// How often the interface addresses are compared with those last seen, where the system does not tell of changes.
 const INTERFACES_EVERY: Duration = Duration::from_secs(15);
 /// How long a stop may take before the process ends regardless.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Where news goes: every event of the engine but the outcomes of commands.
-pub type EventSink = Box<dyn FnMut(Event) + Send>;
-
-/// What a node is started with.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where the node keeps its state; made (mode 0700) where it is missing.
-    pub home: PathBuf,
-    /// The TCP port to listen on, 0 for any; `None`: that of the last run, or any if it is taken.
-    pub listen_port: Option<u16>,
-    /// Whether peers are sought on the local network.
-    pub lan: bool,
-    /// What this computer is called toward members; empty for its host name.
-    pub name: String,
-    /// Whether to serve the control protocol on a socket in the home.
-    pub control: bool,
-    /// Whether TERM and INT stop the node. Only for a process that is nothing but a node.
-    pub signals: bool,
-}
-
-/// Why a node cannot start.
-#[derive(Debug)]
-pub enum StartError {
-    /// The home folder cannot be used; a sentence.
-    Home(String),
-    /// The TCP port cannot be listened on.
-    Listen(u16, io::Error),
-    /// Anything else that the system refused: what was tried, and its answer.
-    Io(&'static str, io::Error),
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            StartError::Home(sentence) => f.write_str(sentence),
-            StartError::Listen(port, error) => write!(
-                f,
-                "TCP port {port} cannot be listened on: {error}. Choose another one with --listen-port, \
-                 or 0 for any that is free."
-            ),
-            StartError::Io(what, error) => write!(f, "{what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 /// The loop and all that it drives. Fields are dropped in their order: the lock on the home goes last.
 pub struct Driver {
@@ -126,9 +78,12 @@ pub struct Driver {
     accept_at: Option<Instant>,
     port: u16,
     lan: Option<Lan>,
+    /// Whether a datagram may be waiting.
+    lan_readable: bool,
     addrs: Vec<(IpAddr, u8)>,
-    addrs_at: Instant,
-    signals: Option<UnixStream>,
+    /// When the addresses are to be looked at again; `None` where that is told.
+    addrs_at: Option<Instant>,
+    interfaces: Option<InterfaceWatch>,
     watch: Option<Arc<Inotify>>,
     askers: HashMap<CommandId, Sender<Result<Reply, CommandError>>>,
     events: EventSink,
@@ -209,10 +164,6 @@ impl Driver {
         Ok(())
     }
 
-    fn now(&self) -> Now {
-        self.clock.now()
-    }
-
     /// Does all that the engine asks for, until it asks for nothing more.
     fn settle(&mut self) {
         self.conns.begin_turn();
@@ -236,7 +187,7 @@ impl Driver {
     }
 
     fn act(&mut self, output: Output) {
-        let now = self.now();
+        let now = self.clock.now();
         match output {
             Output::Dial { conn, addr } => {
                 if let Err(error) = self.conns.dial(self.poll.registry(), now, conn, addr) {
@@ -278,15 +229,14 @@ impl Driver {
 
     /// How long to sleep; zero while something can go on.
     fn sleep(&mut self) -> Option<Duration> {
-        if self.conns.busy() || self.lan.as_ref().is_some_and(Lan::busy) {
+        if self.conns.busy() || self.lan_readable {
             return Some(Duration::ZERO);
         }
         let stop = match self.stop {
             Stop::No => None,
             Stop::Asked(at) | Stop::Stored(at) => Some(at),
         };
-        let interfaces = Some(self.addrs_at.plus(INTERFACES_EVERY));
-        [self.engine.poll_timeout(), self.conns.deadline(), self.accept_at, stop, interfaces]
+        [self.engine.poll_timeout(), self.conns.deadline(), self.accept_at, stop, self.addrs_at]
             .into_iter()
             .flatten()
             .min()
@@ -294,16 +244,16 @@ impl Driver {
     }
 
     fn ready(&mut self, event: &mio::event::Event) {
-        let now = self.now();
+        let now = self.clock.now();
         match event.token() {
             token::WAKER => {}
             token::LISTENER => self.accept_at = Some(now.mono),
-            token::LAN_V4 | token::LAN_V6 => {
-                if let Some(lan) = &mut self.lan {
-                    lan.ready(event.token() == token::LAN_V6);
+            token::LAN => self.lan_readable = true,
+            token::INTERFACES => {
+                if self.interfaces.as_ref().is_some_and(InterfaceWatch::changed) {
+                    self.check_interfaces();
                 }
             }
-            token::SIGNALS => self.read_signals(),
             token::WATCH => self.read_hints(),
             Token(number) if number >= conns::FIRST_TOKEN => {
                 self.conns.ready(&mut self.engine, now, Conns::named(event.token()), event);
@@ -320,7 +270,7 @@ impl Driver {
 
     fn read_mail(&mut self, mail: &mut Mail) {
         self.inbox.take(mail);
-        let now = self.now();
+        let now = self.clock.now();
         for (token, completion) in mail.completions.drain(..) {
             self.engine.handle_completion(now, token, completion);
         }
@@ -334,7 +284,7 @@ impl Driver {
     }
 
     fn accept(&mut self) {
-        let now = self.now();
+        let now = self.clock.now();
         if self.accept_at.is_none_or(|at| at > now.mono) {
             return;
         }
@@ -359,17 +309,16 @@ impl Driver {
     }
 
     fn receive_datagrams(&mut self) {
-        let now = self.now();
-        if let Some(lan) = &mut self.lan {
-            lan.receive(DATAGRAMS_MAX, |from, bytes| self.engine.handle_datagram(now, from, bytes));
+        if let (Some(lan), true) = (&self.lan, self.lan_readable) {
+            let take = |from, bytes: &[u8]| self.engine.handle_datagram(self.clock.now(), from, bytes);
+            self.lan_readable = lan.receive(DATAGRAMS_MAX, take);
         }
     }
 
     /// Reads once from each connection that has something, heeding at once what the engine says to it.
     fn read_connections(&mut self) {
         for _ in 0..self.conns.reads_waiting() {
-            let now = self.clock.now();
-            self.conns.read_next(&mut self.engine, now);
+            self.conns.read_next(&mut self.engine, self.clock.now());
             while let Some(output) = self.engine.poll_output() {
                 self.act(output);
             }
@@ -377,9 +326,9 @@ impl Driver {
     }
 
     fn pass_time(&mut self) {
-        let now = self.now();
+        let now = self.clock.now();
         self.conns.expire(&mut self.engine, now);
-        if now.mono.since(self.addrs_at) >= INTERFACES_EVERY {
+        if self.addrs_at.is_some_and(|at| at <= now.mono) {
             self.check_interfaces();
         }
         if self.engine.poll_timeout().is_some_and(|at| at <= now.mono) {
@@ -388,8 +337,8 @@ impl Driver {
     }
 
     fn check_interfaces(&mut self) {
-        let now = self.now();
-        self.addrs_at = now.mono;
+        let now = self.clock.now();
+        self.addrs_at = self.interfaces.is_none().then(|| now.mono.plus(INTERFACES_EVERY));
         let mut addrs = interfaces::interfaces();
         addrs.sort_unstable();
         if addrs != self.addrs {
@@ -399,19 +348,6 @@ impl Driver {
             self.engine.handle_interfaces(now, &addrs);
             self.addrs = addrs;
         }
-    }
-
-    fn read_signals(&mut self) {
-        let Some(signals) = &mut self.signals else { return };
-        let mut buffer = [0; 64];
-        loop {
-            match io::Read::read(signals, &mut buffer) {
-                Ok(1..) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                _ => break,
-            }
-        }
-        self.begin_stop("a signal asked to stop");
     }
 
     fn read_hints(&mut self) {
@@ -424,16 +360,11 @@ impl Driver {
                 engine.handle_fs_unusable(root, dir, &name, there);
             }
             WatchEvent::Overflow(root) => engine.handle_fs_overflow(now, root),
-            WatchEvent::Limit => events(Event::Notice {
-                share: None,
-                message: "Not every folder can be watched: the system's limit is reached. Changes there are \
-                          found by looking through the folders now and then. On Linux, raise \
-                          fs.inotify.max_user_watches."
-                    .into(),
-            }),
+            WatchEvent::Limit => events(Event::Notice { share: None, message: watch::LIMIT_REACHED.into() }),
         });
         // There may be more than one poll takes: the system says so again if it is asked again.
-        if let Err(error) = start::watch(self.poll.registry(), watch, true) {
+        let (fd, registry) = (watch.as_fd().as_raw_fd(), self.poll.registry());
+        if let Err(error) = registry.reregister(&mut SourceFd(&fd), token::WATCH, Interest::READABLE) {
             log::warn!("folders are no longer watched: {error}");
         }
     }
@@ -443,7 +374,7 @@ impl Driver {
             return;
         }
         log::info!("stopping: {why}");
-        let now = self.now();
+        let now = self.clock.now();
         self.stop = Stop::Asked(now.mono.plus(STOP_TIMEOUT));
         self.engine.handle_command(now, Command::Stop);
     }
@@ -459,65 +390,13 @@ impl Driver {
 
     /// Carries out what control clients ask for; whether there was anything.
     fn take_requests(&mut self) -> bool {
-        let mut any = false;
-        while let Some((asker, request)) = self.control.as_mut().and_then(Server::next_request) {
-            any = true;
-            self.answer(asker, request);
+        let now = self.clock.now();
+        let Some(control) = &mut self.control else { return false };
+        let here = Here { port: self.port, addrs: &self.addrs, lan: self.lan.is_some() };
+        let served = control.carry_out(&mut self.engine, now, &here);
+        if served == Served::Stop {
+            self.begin_stop("a control client asked for it");
         }
-        any
-    }
-
-    fn answer(&mut self, asker: Asker, request: Request) {
-        let now = self.now();
-        let reply = match request {
-            Request::Engine { commands, shape } => {
-                let ids = commands.into_iter().map(|command| self.engine.handle_command(now, command));
-                let ids = ids.collect();
-                if let Some(control) = &mut self.control {
-                    control.expect(asker, ids, shape);
-                }
-                return;
-            }
-            Request::Stop => {
-                self.begin_stop("a control client asked for it");
-                Ok(serde_json::json!({}))
-            }
-            Request::Address => Ok(self.address()),
-            Request::ReadListenPort => Ok(serde_json::json!({ "value": self.port.to_string() })),
-            Request::WriteListenPort(port) => match self.home.write_port(port) {
-                Ok(()) => Ok(serde_json::json!({})),
-                Err(error) => Err(CommandError {
-                    code: "io",
-                    message: format!("the port cannot be remembered: {error}"),
-                }),
-            },
-        };
-        if let Some(control) = &mut self.control {
-            control.answer(asker, reply);
-        }
-    }
-
-    /// Where this node can be reached.
-    fn address(&self) -> serde_json::Value {
-        let mut addrs: Vec<SocketAddr> = self
-            .addrs
-            .iter()
-            .filter(|(ip, _)| reachable(ip))
-            .map(|(ip, _)| SocketAddr::new(*ip, self.port))
-            .collect();
-        if addrs.is_empty() {
-            addrs.push(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), self.port));
-        }
-        let addrs: Vec<String> = addrs.iter().map(SocketAddr::to_string).collect();
-        serde_json::json!({ "port": self.port, "addresses": addrs, "lan": self.lan.is_some(),
-            "pid": std::process::id() })
-    }
-}
-
-/// Whether others can be told this address of ours: link-local ones mean nothing without their interface.
-fn reachable(ip: &IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
-        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local() && !ip.is_unspecified(),
+        served != Served::Nothing
     }
 }

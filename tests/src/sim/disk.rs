@@ -186,6 +186,12 @@ impl SimDisk {
             DiskOp::RestoreArchived { folder, path, to, .. } => {
                 Ok(DiskDone::Stamps(vec![self.restore(dir, &folder, &path, &to)]))
             }
+            DiskOp::CheckArchived { files, .. } => {
+                Ok(DiskDone::Checked(files.iter().map(|file| self.check_archived(dir, file)).collect()))
+            }
+            DiskOp::TakeArchived { folder, path, to, .. } => {
+                Ok(DiskDone::Stamps(vec![self.take_archived(dir, &folder, &path, &to)]))
+            }
             DiskOp::PruneArchive { before, .. } => self.prune(dir, &before),
             DiskOp::Space { .. } => {
                 let total = self.fs.capacity;
@@ -402,7 +408,10 @@ impl SimDisk {
 
     fn hash(&mut self, dir: u64, path: &RelPath) -> Result<Hashed, DiskError> {
         self.fail("hash", Some(path))?;
-        let inode = self.fs.resolve(dir, path)?;
+        self.hash_inode(self.fs.resolve(dir, path)?)
+    }
+
+    fn hash_inode(&mut self, inode: u64) -> Result<Hashed, DiskError> {
         let content = match &self.fs.node(inode).body {
             Body::File { .. } => {
                 self.hashes += 1;
@@ -520,6 +529,9 @@ impl SimDisk {
         if let Some(stamp) = &item.replaces {
             let old = self.fs.child(parent, place)?;
             self.expect(old, stamp)?;
+            if stamp.kind == Kind::File && self.fs.stamp(old).mode != stamp.mode {
+                return Err(DiskError::Changed);
+            }
             self.put_away(dir, parent, &item.path, item.archive.as_deref())?;
         } else if self.fs.child(parent, place).is_ok() {
             return Err(DiskError::Exists);
@@ -665,6 +677,40 @@ impl SimDisk {
         Ok(self.fs.stamp(inode))
     }
 
+    fn archived(&self, dir: u64, folder: &str, path: &RelPath) -> Result<(u64, u64), DiskError> {
+        let archive = self.archive_dir(dir).ok_or(DiskError::NotFound)?;
+        let place = self.fs.resolve_parent(self.fs.child(archive, folder.as_bytes())?, path)?;
+        Ok((place, self.fs.child(place, path.name().as_bytes())?))
+    }
+
+    fn check_archived(&mut self, dir: u64, file: &Archived) -> Result<Option<Hashed>, DiskError> {
+        self.fail("check_archived", Some(&file.path))?;
+        let (_, inode) = self.archived(dir, &file.folder, &file.path)?;
+        if self.expect(inode, &file.stamp).is_ok() {
+            return Ok(None);
+        }
+        self.hash_inode(inode).map(Some)
+    }
+
+    fn take_archived(
+        &mut self,
+        dir: u64,
+        folder: &str,
+        path: &RelPath,
+        to: &RelPath,
+    ) -> Result<Stamp, DiskError> {
+        self.fail("take_archived", Some(to))?;
+        let (place, inode) = self.archived(dir, folder, path)?;
+        if self.fs.stamp(inode).kind != Kind::File {
+            return Err(DiskError::WrongKind);
+        }
+        let above = to.parent().ok_or(DiskError::Denied)?;
+        let parent = self.fs.make_dirs(dir, &above, 0o777 & !UMASK)?;
+        self.fs.rename((place, path.name().as_bytes()), (parent, to.name().as_bytes()))?;
+        self.touched(parent, to.name().as_bytes());
+        Ok(self.fs.stamp(inode))
+    }
+
     fn prune(&mut self, dir: u64, before: &str) -> Result<DiskDone, DiskError> {
         if let Some(archive) = self.archive_dir(dir) {
             for name in self.fs.list(archive)? {
@@ -718,6 +764,8 @@ pub fn op_name(op: &DiskOp) -> &'static str {
         DiskOp::SetMeta { .. } => "set_meta",
         DiskOp::ListArchive { .. } => "list_archive",
         DiskOp::RestoreArchived { .. } => "restore",
+        DiskOp::CheckArchived { .. } => "check_archived",
+        DiskOp::TakeArchived { .. } => "take_archived",
         DiskOp::PruneArchive { .. } => "prune",
         DiskOp::Space { .. } => "space",
     }
@@ -735,6 +783,7 @@ pub fn changes_files(op: &DiskOp) -> bool {
             | DiskOp::Remove { .. }
             | DiskOp::SetMeta { .. }
             | DiskOp::RestoreArchived { .. }
+            | DiskOp::TakeArchived { .. }
             | DiskOp::WriteMarker { .. }
     )
 }
@@ -778,6 +827,8 @@ pub fn root_of(op: &DiskOp) -> RootId {
         | DiskOp::SetMeta { root, .. }
         | DiskOp::ListArchive { root, .. }
         | DiskOp::RestoreArchived { root, .. }
+        | DiskOp::CheckArchived { root, .. }
+        | DiskOp::TakeArchived { root, .. }
         | DiskOp::PruneArchive { root, .. }
         | DiskOp::Space { root } => *root,
     }

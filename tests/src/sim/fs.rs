@@ -180,6 +180,12 @@ impl Fs {
         }
     }
 
+    /// The directory of an inode and its name there, if it has one.
+    pub fn place_of(&self, inode: u64) -> Option<(u64, Vec<u8>)> {
+        let node = self.nodes.get(&inode)?;
+        (node.parent != inode).then(|| Some((node.parent, self.name_of(inode)?.to_vec())))?
+    }
+
     /// The path of an inode beneath a directory; `None` if it does not lie there, or cannot be named.
     pub fn path_beneath(&self, start: u64, inode: u64) -> Option<RelPath> {
         if inode == start {

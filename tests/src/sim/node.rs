@@ -12,7 +12,7 @@ use clearskies_core::time::Instant;
 use super::disk::SimDisk;
 use super::net::LinkId;
 use super::rng::Rng;
-use super::store::SimStore;
+use super::store::{Image, SimStore};
 
 /// The port on which every simulated machine listens.
 pub const PORT: u16 = 60_100;
@@ -80,6 +80,17 @@ impl SimNode {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         SocketAddr::new(self.ip, PORT)
+    }
+
+    /// What a backup of the program's whole home holds: the store, and the file beside it.
+    pub fn home_backup(&self) -> (Image, Option<[u8; 16]>) {
+        (self.store.backup(), self.token)
+    }
+
+    /// Puts a backup in the place of the home, so that nothing shows it.
+    pub fn put_home_back(&mut self, (image, token): (Image, Option<[u8; 16]>)) {
+        self.store.put_back(image);
+        self.token = token;
     }
 
     /// What its engine is made from at the next start; draws a new token.

@@ -76,6 +76,27 @@ impl SimDisk {
         Ok(())
     }
 
+    /// Opens a file as a program does that goes on writing to it whatever becomes of its name.
+    pub fn open_file(&mut self, path: &str) -> Result<u64, DiskError> {
+        let inode = self.absolute(path)?;
+        self.fs.pin(inode);
+        Ok(inode)
+    }
+
+    /// Writes through what [`SimDisk::open_file`] gave.
+    pub fn write_open(&mut self, wall_ns: i64, inode: u64, content: &[u8]) -> Result<(), DiskError> {
+        self.fs.set_now(wall_ns);
+        self.fs.change(inode, |data| {
+            data.clear();
+            data.extend_from_slice(content);
+        })?;
+        self.fs.flush(inode);
+        if let Some((dir, name)) = self.fs.place_of(inode) {
+            self.touched(dir, &name);
+        }
+        Ok(())
+    }
+
     /// Saves a file as editors do: a new file, renamed over the old one.
     pub fn save(&mut self, wall_ns: i64, path: &str, content: &[u8]) -> Result<(), DiskError> {
         let beside = format!("{path}.new");

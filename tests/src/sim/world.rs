@@ -722,6 +722,7 @@ impl World {
             ShareState::InSync => true,
             ShareState::Alone => !reachable,
             ShareState::Stopped | ShareState::Paused => true,
+            ShareState::Attention => share.pending_files == 0,
             ShareState::Scanning | ShareState::Joining | ShareState::Syncing => false,
         }
     }
@@ -817,6 +818,18 @@ impl At<'_> {
     /// Writes a file.
     pub fn write(&mut self, path: &str, content: &[u8]) {
         self.user(&format!("writes {path}"), |disk, at| disk.write(at, path, content));
+    }
+
+    /// Opens a file, as [`SimDisk::open_file`].
+    pub fn open_file(&mut self, path: &str) -> u64 {
+        let index = self.index;
+        self.disk(|disk, _| disk.open_file(path))
+            .unwrap_or_else(|error| panic!("n{index} opens {path}: {error:?}"))
+    }
+
+    /// Writes to a file that was opened.
+    pub fn write_open(&mut self, inode: u64, content: &[u8]) {
+        self.user(&format!("writes to open file {inode}"), |disk, at| disk.write_open(at, inode, content));
     }
 
     /// Saves a file as editors do.

@@ -77,6 +77,7 @@ macro_rules! whole_suite {
                 removes_empty_directories_alone,
                 sets_modes_and_times,
                 lists_restores_and_prunes_the_archive,
+                finds_and_takes_out_what_was_written_late,
                 never_leaves_the_share,
                 closed_roots_do_nothing,
                 tells_the_space,

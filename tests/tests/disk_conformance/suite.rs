@@ -370,9 +370,14 @@ pub(crate) fn installs_over_the_expected_version_alone(bench: &mut dyn Bench) {
     assert_eq!(bench.read("a").as_deref(), Some(&b"new"[..]));
     assert!(archive(bench, 10).is_empty(), "nothing was replaced");
 
-    // Mode and ctime do not count, so a chmod in between is no other version.
+    // A chmod in between would be lost with what it was made on.
     let new = stat(bench, "a");
     bench.chmod("a", 0o600);
+    assert_eq!(install(bench, 1, "a", Some(new), Some("then")), Err(DiskError::Changed));
+    assert_eq!((bench.read("a").as_deref(), stat(bench, "a").mode), (Some(&b"new"[..]), 0o600));
+    // The time of the last change of the inode does not count.
+    bench.chmod("a", 0o644);
+    let new = Stamp { mode: 0o644, ..new };
     let installed = install(bench, 1, "a", Some(new), Some("then")).unwrap();
     assert_eq!(bench.read("a").as_deref(), Some(&b"remote"[..]));
 
@@ -655,6 +660,51 @@ pub(crate) fn lists_restores_and_prunes_the_archive(bench: &mut dyn Bench) {
     let prune = DiskOp::PruneArchive { root: ROOT, before: "20260201".into() };
     assert_eq!(bench.run(prune), Ok(DiskDone::Unit));
     assert_eq!(folders(archive(bench, 10)), ["20260301", "20260201"]);
+}
+
+pub(crate) fn finds_and_takes_out_what_was_written_late(bench: &mut dyn Bench) {
+    open(bench);
+    bench.mkdir("dir");
+    bench.write("dir/a", b"old");
+    let stamp = stat(bench, "dir/a");
+    remove(bench, "dir/a", stamp, Some("20260101")).unwrap();
+    let check = |path: &str, stamp| DiskOp::CheckArchived {
+        root: ROOT,
+        files: vec![Archived { folder: "20260101".into(), path: rel(path), stamp }],
+    };
+    assert_eq!(bench.run(check("dir/a", stamp)), Ok(DiskDone::Checked(vec![Ok(None)])));
+    assert_eq!(bench.run(check("dir/b", stamp)), Ok(DiskDone::Checked(vec![Err(DiskError::NotFound)])));
+
+    bench.wait();
+    bench.write(".clearskies/archive/20260101/dir/a", b"late");
+    let Ok(DiskDone::Checked(found)) = bench.run(check("dir/a", stamp)) else { panic!() };
+    let [Ok(Some(late))] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(late.content, HashedContent::File(digest(b"late")));
+    assert_eq!((late.stamp.inode, late.stamp.size), (stamp.inode, 4));
+
+    let take = |folder: &str, to: &str| DiskOp::TakeArchived {
+        root: ROOT,
+        folder: folder.into(),
+        path: rel("dir/a"),
+        to: rel(to),
+    };
+    bench.write("taken", b"mine");
+    assert_eq!(stamp_of(bench, take("20260101", "taken")), Err(DiskError::Exists));
+    assert_eq!(bench.read("taken").as_deref(), Some(&b"mine"[..]));
+    let out = stamp_of(bench, take("20260101", "new/place/a")).unwrap();
+    assert_eq!((out.inode, out.mtime_ns), (stamp.inode, late.stamp.mtime_ns), "the very file");
+    assert_eq!(bench.read("new/place/a").as_deref(), Some(&b"late"[..]));
+    assert!(archive(bench, 10).is_empty());
+    assert_eq!(stamp_of(bench, take("20260101", "b")), Err(DiskError::NotFound));
+    bench.symlink("up", "..");
+    remove_into_archive_again(bench);
+    assert!(stamp_of(bench, take("20260102", "up/a")).is_err() && !bench.exists("../a"));
+}
+
+fn remove_into_archive_again(bench: &mut dyn Bench) {
+    bench.write("dir/a", b"again");
+    let stamp = stat(bench, "dir/a");
+    remove(bench, "dir/a", stamp, Some("20260102")).unwrap();
 }
 
 pub(crate) fn never_leaves_the_share(bench: &mut dyn Bench) {

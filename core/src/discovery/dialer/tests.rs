@@ -248,7 +248,9 @@ fn what_matters_is_remembered() {
     let (mut dialer, mut rng) = (Dialer::default(), rng());
     let far: SocketAddr = "[2001:db8::1]:4000".parse().unwrap();
     let scoped: SocketAddr = "[fe80::9%3]:4000".parse().unwrap();
-    dialer.set_networks(Networks::new(&[("fe80::5".parse().unwrap(), 64)]), at(0));
+    let inside: SocketAddr = "127.0.0.1:4000".parse().unwrap();
+    let ours = [("fe80::5".parse().unwrap(), 64), ("127.0.0.1".parse().unwrap(), 8)];
+    dialer.set_networks(Networks::new(&ours), at(0));
     assert_eq!(dialer.poll_changed(), None);
     dialer.add(CLUB, addr(1), Source::Manual, at(0));
     assert_eq!((dialer.poll_changed(), dialer.poll_changed()), (Some(CLUB), None));
@@ -257,8 +259,9 @@ fn what_matters_is_remembered() {
     assert_eq!(dialer.poll_changed(), None);
     dialer.add(CLUB, far, Source::Invitation, at(0));
     dialer.add(CLUB, scoped, Source::Lan, at(0));
+    dialer.add(CLUB, inside, Source::Lan, at(0));
     while let Some((_, to)) = dialer.poll_dial(at(0), &mut rng) {
-        if to == addr(2) || to == scoped {
+        if to == addr(2) || to == scoped || to == inside {
             dialer.connected(CLUB, to, ALICE, at(0));
         } else {
             dialer.failed(CLUB, to, at(0));

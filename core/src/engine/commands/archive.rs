@@ -11,11 +11,13 @@ use crate::engine::command::{CommandError, Reply};
 use crate::engine::commands::queries::Query;
 use crate::engine::commands::{AfterCommit, refusal, store_refusal};
 use crate::engine::setup::not_shared;
-use crate::files::archive_name::{limit_bytes, prune_for_space};
+use crate::files::archive_name::{limit_bytes, parse_archive_folder, prune_for_space};
 use crate::files::path::RelPath;
 use crate::ids::{CommandId, RootId};
 use crate::io::disk::Archived;
 use crate::io::{Completion, DiskDone, DiskError, DiskOp, StoreDone, StoreError};
+use crate::share::archive_space::Space;
+use crate::share::archived::{KEPT_MAX, Kept, written_late};
 use crate::share::status;
 use crate::time::{Instant, Now};
 
@@ -39,8 +41,8 @@ pub(in crate::engine) enum ArchiveAsk {
     Restore(Restoring),
     /// How large the volume is whose archive is to be pruned.
     Space(RootId),
-    /// What an archive holds that may keep so many bytes.
-    Prune(RootId, u64),
+    /// What an archive holds that has this space.
+    Prune(RootId, Space),
     /// What the store knows.
     Query(Box<Query>),
 }
@@ -124,12 +126,14 @@ impl Engine {
                 }
             },
             (ArchiveAsk::Restore(restoring), completion) => self.restored(now, restoring, completion),
-            (ArchiveAsk::Space(root), Completion::Disk(Ok(DiskDone::Space { total, .. }))) => {
-                let bytes = limit_bytes(total, self.settings.archive_percent());
-                self.ask_archive(root, ArchiveAsk::Prune(root, bytes));
+            (ArchiveAsk::Space(root), Completion::Disk(Ok(DiskDone::Space { free, total }))) => {
+                let limit = limit_bytes(total, self.settings.archive_percent());
+                let wanted = self.shares.get(&root).map_or(0, |share| share.progress.totals.pending_bytes);
+                let space = Space { free, total, limit, wanted };
+                self.ask_archive(root, ArchiveAsk::Prune(root, space));
             }
-            (ArchiveAsk::Prune(root, bytes), Completion::Disk(Ok(DiskDone::Archived(files)))) => {
-                self.prune(now, root, bytes, &files);
+            (ArchiveAsk::Prune(root, space), Completion::Disk(Ok(DiskDone::Archived(files)))) => {
+                self.prune(now, root, space, &files);
             }
             (ask @ (ArchiveAsk::Space(_) | ArchiveAsk::Prune(..)), completion) => {
                 log::warn!("{ask:?}: the archive is left as it is: {completion:?}");
@@ -139,7 +143,10 @@ impl Engine {
 
     /// When archives are looked through next.
     pub(in crate::engine) fn prune_timeout(&self) -> Option<Instant> {
-        (!self.shares.is_empty() && !self.stopping).then_some(self.prune_at)
+        let open = self.shares.values().filter(|share| share.folder.is_open());
+        let soon = open.filter_map(|share| share.archive_space.look_at()).min();
+        let next = soon.map_or(self.prune_at, |soon| soon.min(self.prune_at));
+        (!self.shares.is_empty() && !self.stopping).then_some(next)
     }
 
     /// Begins to look through the archives for what may go, if it is time.
@@ -147,27 +154,69 @@ impl Engine {
         if self.prune_timeout().is_none_or(|at| at > now.mono) {
             return;
         }
-        self.prune_at = now.mono.plus(PRUNE_EVERY);
+        let all = self.prune_at <= now.mono;
+        if all {
+            self.prune_at = now.mono.plus(PRUNE_EVERY);
+        }
         self.out.set_owner(None);
-        let open = self.shares.iter().filter(|(_, share)| share.folder.is_open());
-        for root in open.map(|(&root, _)| root).collect::<Vec<_>>() {
-            let token = self.out.disk(DiskOp::Space { root });
-            self.archives.insert(token, ArchiveAsk::Space(root));
+        for (&root, share) in self.shares.iter_mut().filter(|(_, share)| share.folder.is_open()) {
+            if all || share.archive_space.look_at().is_some_and(|at| at <= now.mono) {
+                share.archive_space.looking(now.mono);
+                let token = self.out.disk(DiskOp::Space { root });
+                self.archives.insert(token, ArchiveAsk::Space(root));
+            }
         }
     }
 
-    fn prune(&mut self, now: Now, root: RootId, bytes: u64, files: &[Archived]) {
-        if files.is_empty() || !self.shares.contains_key(&root) {
+    fn prune(&mut self, now: Now, root: RootId, space: Space, files: &[Archived]) {
+        let Some(share) = self.shares.get(&root) else { return };
+        // What a peer writes that may not author stays in the archive.
+        let author = share.may_author();
+        let folders: Vec<(&str, u64)> = files
+            .chunk_by(|a, b| a.folder == b.folder)
+            .filter_map(|files| {
+                let size = files.iter().fold(0u64, |sum, file| sum.saturating_add(file.stamp.size));
+                Some((files.first()?.folder.as_str(), size))
+            })
+            .collect();
+        let sum = |from: &str| {
+            let folders = folders.iter().filter(|(name, _)| *name >= from);
+            folders.fold(0u64, |sum, (_, size)| sum.saturating_add(*size))
+        };
+        let (used, days) = (sum(""), self.settings.archive_days());
+        let before = prune_for_space(folders.iter().copied(), now.wall, days, space.keep_max(used));
+        let full = space.must_wait(sum(&before), used);
+        let late = files.iter().filter(|_| author).filter(|file| {
+            let archived = parse_archive_folder(&file.folder);
+            archived.is_some_and(|archived| written_late(archived, &file.stamp))
+        });
+        let late: Vec<Archived> = late.take(KEPT_MAX).cloned().collect();
+        let spared = late.iter().any(|file| file.folder < before);
+        self.bring_back(now, root, late);
+        if let Some((share, mut ctx)) = self.share_ctx(now, root) {
+            share.archive_judged(&mut ctx, space.limit, full);
+        }
+        if spared {
+            // Nothing is pruned before what was written late is out of the archive.
+            self.prune_at = self.prune_at.min(now.mono.plus(PRUNE_FIRST));
+        } else if !files.is_empty() {
+            self.out.set_owner(None);
+            let token = self.out.disk(DiskOp::PruneArchive { root, before });
+            self.commits.insert(token, AfterCommit::Nothing);
+        }
+    }
+
+    /// Has files that were written after they were archived brought back beside their paths.
+    fn bring_back(&mut self, now: Now, root: RootId, late: Vec<Archived>) {
+        if late.is_empty() {
             return;
         }
-        let folders = files.chunk_by(|a, b| a.folder == b.folder).filter_map(|files| {
-            let size = files.iter().fold(0u64, |sum, file| sum.saturating_add(file.stamp.size));
-            Some((files.first()?.folder.as_str(), size))
-        });
-        let before = prune_for_space(folders, now.wall, self.settings.archive_days(), bytes);
-        self.out.set_owner(None);
-        let token = self.out.disk(DiskOp::PruneArchive { root, before });
-        self.commits.insert(token, AfterCommit::Nothing);
+        if let Some((share, mut ctx)) = self.share_ctx(now, root) {
+            if share.may_work() {
+                late.into_iter().for_each(|file| share.late.take(Kept { file, content: None, source: None }));
+            }
+            share.pump(&mut ctx);
+        }
     }
 
     fn archive_refusal(&self, root: RootId, error: DiskError) -> CommandError {

@@ -17,7 +17,7 @@ use crate::engine::commands::archive::ArchiveAsk;
 use crate::engine::commands::{refusal, store_refusal};
 use crate::files::conflict;
 use crate::files::path::RelPath;
-use crate::files::plan::{self, Policy, Step, Target, View};
+use crate::files::plan::{self, Policy, Reason, Step, Target, View};
 use crate::files::row::Base;
 use crate::files::why::{self, Problem};
 use crate::ids::{CommandId, RootId};
@@ -27,7 +27,7 @@ use crate::io::StoreError;
 use crate::io::store::{Query as Lookup, Row, Space, StoreOp};
 use crate::share::txn::{Miss, Txn, decode_stored_record};
 use crate::share::{Membership, Share, layout, short_id, status, work};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 
 /// Records of one look-up.
 const PAGE: u32 = 500;
@@ -108,7 +108,7 @@ impl Engine {
         }
         let path = RelPath::new(rest).filter(|path| !path.is_root());
         let (Some(path), Membership::Member) = (path, &share.membership) else {
-            let sentences = share_sentences(share);
+            let sentences = share_sentences(share, now.mono);
             return self.reply(id, Ok(Reply::Why(sentences)));
         };
         let txn = Txn::new(root, share.progress.totals, share.progress.arrival);
@@ -152,7 +152,10 @@ impl Engine {
         let id = asked.id;
         let Some(share) = self.shares.get(&asked.root) else { return self.reply(id, Err(detached())) };
         let answer = match asked.what {
-            What::Why => sentences(share, &asked.path, &mut asked.txn).map(|why| Ok(Reply::Why(why))),
+            What::Why => {
+                let why = sentences(share, &asked.path, &mut asked.txn, now.mono);
+                why.map(|why| Ok(Reply::Why(why)))
+            }
             What::Resolve(_) => is_conflict(&asked.path, &mut asked.txn).map(|is| {
                 let path = self.absolute(asked.root, &asked.path);
                 let message =
@@ -270,8 +273,8 @@ fn detached() -> CommandError {
 }
 
 /// What there is to say of a share as a whole.
-fn share_sentences(share: &Share) -> Vec<String> {
-    let mut sentences = share.problems();
+fn share_sentences(share: &Share, now: Instant) -> Vec<String> {
+    let mut sentences = share.problems(now);
     if share.paused {
         sentences.push("The node is paused; `clearskies resume` goes on.".to_owned());
     }
@@ -300,7 +303,7 @@ fn is_conflict(path: &RelPath, txn: &mut Txn) -> Result<bool, Miss> {
 }
 
 /// Why a path is not in step.
-fn sentences(share: &Share, path: &RelPath, txn: &mut Txn) -> Result<Vec<String>, Miss> {
+fn sentences(share: &Share, path: &RelPath, txn: &mut Txn, now: Instant) -> Result<Vec<String>, Miss> {
     let row = txn.row(path)?;
     let live = txn.live_records(&row);
     let base = txn.base_of(&row);
@@ -325,8 +328,10 @@ fn sentences(share: &Share, path: &RelPath, txn: &mut Txn) -> Result<Vec<String>
         return Ok([known.to_owned()].into());
     }
     let author = share.club.as_ref().map(Club::level) == Some(Level::ReadWrite);
+    let awaiting = share.awaiting(now);
     let mut versions = live.iter().copied().chain(base_now.as_deref());
-    let known = versions.all(|record| share.progress.knowledge.covers(&record.clock));
+    let missing = versions.find_map(|record| awaiting.missing(&share.progress.knowledge, record).next());
+    let known = missing.is_none();
     let policy = Policy { author, caught_up: share.progress.caught_up, known, ..Policy::FULL };
     let view = View {
         path,
@@ -349,6 +354,9 @@ fn sentences(share: &Share, path: &RelPath, txn: &mut Txn) -> Result<Vec<String>
         }
         step => step,
     };
+    if let (Step::Wait(Reason::NotKnown), Some((peer, _))) = (&step, missing) {
+        problems.push(Problem::Share(share.wait_sentence(peer, now)));
+    }
     if step != Step::Nothing || !problems.is_empty() {
         problems.extend(stopped(share).map(Problem::Share));
     }
@@ -363,6 +371,7 @@ fn problems(share: &Share, path: &RelPath) -> Vec<Problem> {
             work::Trouble::Disk(error) => Problem::Disk(error),
             work::Trouble::NotAvailable => Problem::NoSource,
             work::Trouble::WrongContent => Problem::WrongContent,
+            work::Trouble::ArchiveFull => Problem::ArchiveFull,
         });
     }
     let unreadable = &share.survey.unreadable;
@@ -370,6 +379,9 @@ fn problems(share: &Share, path: &RelPath) -> Vec<Problem> {
         problems.push(Problem::Share(format!("It cannot be looked at: {why}")));
     } else if path.ancestors().any(|dir| unreadable.contains_key(&dir)) {
         problems.push(Problem::Unobserved);
+    }
+    if share.survey.special.contains(path) {
+        problems.push(Problem::SpecialFile);
     }
     if share.survey.held.1.contains(path) {
         problems.push(Problem::DeleteHeld);

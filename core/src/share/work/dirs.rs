@@ -46,8 +46,8 @@ impl Work {
                 (Ok(stamp), Some(version)) => {
                     self.failures.remove(&path);
                     // It may have been there before, with things in it that nobody has seen: it is walked once.
-                    let (content, settled) = (EntryContent::Dir, false);
-                    let outcome = Outcome::Placed { version, content, stamp, settled };
+                    let (content, settled, archived) = (EntryContent::Dir, false, None);
+                    let outcome = Outcome::Placed { version, content, stamp, settled, archived };
                     self.finished.push(Finished { path, outcome });
                 }
                 (Ok(stamp), None) => {

@@ -64,7 +64,7 @@ impl Work {
             let part: Vec<Ready> = items.by_ref().take(PER_OP).collect();
             group.waiting += 1;
             let op = install_op(self.root, &part, &archive);
-            self.jobs.insert(out.disk(op), Job::GroupInstall(id, part));
+            self.jobs.insert(out.disk(op), Job::GroupInstall(id, part, archive.clone()));
         }
     }
 
@@ -89,6 +89,7 @@ impl Work {
         &mut self,
         id: u64,
         part: Vec<Ready>,
+        archive: &str,
         results: Vec<Result<Stamp, DiskError>>,
         now: Now,
         out: &mut Outbox,
@@ -97,7 +98,14 @@ impl Work {
         let before = self.finished.len();
         for (item, result) in part.into_iter().zip(results) {
             match result {
-                Ok(stamp) => self.placed(item.path, item.version, stamp, now),
+                Ok(stamp) => {
+                    self.placed(item.path, item.version, stamp, now);
+                    if let Some(Finished { outcome: Outcome::Placed { archived, .. }, .. }) =
+                        self.finished.last_mut().filter(|_| item.replaces.is_some())
+                    {
+                        *archived = Some(archive.into());
+                    }
+                }
                 Err(DiskError::NotFound) if !item.retried => again.push(Ready { retried: true, ..item }),
                 Err(error) => self.fail_ready(item, Trouble::Disk(error), now, out),
             }

@@ -6,7 +6,7 @@
 use std::sync::atomic::AtomicBool;
 
 use clearskies_core::files::path::RelPath;
-use clearskies_core::io::disk::{Archived, DiskError, Kind, Stamp};
+use clearskies_core::io::disk::{Archived, DiskError, Hashed, Kind, Stamp};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
@@ -188,6 +188,57 @@ pub(super) fn list(root: &Root, limit: u32) -> Result<Vec<Archived>, DiskError> 
     Ok(out)
 }
 
+/// The directory of the archive in which a file lies.
+fn open_place(root: &Root, folder: &str, path: &RelPath) -> Result<OwnedFd, DiskError> {
+    if !folder_ok(folder) || path.is_root() {
+        return Err(DiskError::BadName);
+    }
+    let parent = path.parent().unwrap_or_else(RelPath::root);
+    let place = match parent.as_str() {
+        "" => format!("{ARCHIVE}/{folder}"),
+        parent => format!("{ARCHIVE}/{folder}/{parent}"),
+    };
+    root.open(&place, PLACE).map_err(|e| fail("look into the archive for", path.as_str(), e))
+}
+
+/// [`DiskOp::CheckArchived`](clearskies_core::io::DiskOp::CheckArchived).
+pub(super) fn check(
+    root: &Root,
+    files: &[Archived],
+    scratch: &mut Scratch,
+    stop: &AtomicBool,
+) -> Vec<Result<Option<Hashed>, DiskError>> {
+    files
+        .iter()
+        .map(|file| {
+            let dir = open_place(root, &file.folder, &file.path)?;
+            let name = file.path.name();
+            let now = stamp_at(dir.as_fd(), name)
+                .map_err(|e| fail("look at the archived", file.path.as_str(), e))?;
+            if same_content(&now, &file.stamp) {
+                return Ok(None);
+            }
+            super::read::hash_at(dir.as_fd(), name, &file.path, scratch, stop).map(Some)
+        })
+        .collect()
+}
+
+/// [`DiskOp::TakeArchived`](clearskies_core::io::DiskOp::TakeArchived).
+pub(super) fn take(root: &Root, folder: &str, path: &RelPath, to: &RelPath) -> Result<Stamp, DiskError> {
+    if to.is_root() {
+        return Err(DiskError::BadName);
+    }
+    let from = open_place(root, folder, path)?;
+    let failed = |e| fail_name("take out of the archive", path.as_str(), e);
+    let found = stamp_at(from.as_fd(), path.name()).map_err(failed)?;
+    if found.kind != Kind::File {
+        return Err(DiskError::WrongKind);
+    }
+    let dir = make_parents(root, to)?;
+    root.rename_new(from.as_fd(), path.name(), dir.as_fd(), to.name()).map_err(failed)?;
+    stamp_at(dir.as_fd(), to.name()).map_err(failed)
+}
+
 /// [`DiskOp::RestoreArchived`](clearskies_core::io::DiskOp::RestoreArchived).
 pub(super) fn restore(
     root: &Root,
@@ -196,16 +247,11 @@ pub(super) fn restore(
     to: &RelPath,
     scratch: &mut Scratch,
 ) -> Result<Stamp, DiskError> {
-    if !folder_ok(folder) || path.is_root() || to.is_root() {
+    if to.is_root() {
         return Err(DiskError::BadName);
     }
     let failed = |e| fail("restore", path.as_str(), e);
-    let parent = path.parent().unwrap_or_else(RelPath::root);
-    let from = match parent.as_str() {
-        "" => format!("{ARCHIVE}/{folder}"),
-        parent => format!("{ARCHIVE}/{folder}/{parent}"),
-    };
-    let from = root.open(&from, PLACE).map_err(failed)?;
+    let from = open_place(root, folder, path)?;
     let stamp = stamp_at(from.as_fd(), path.name()).map_err(failed)?;
     let tmp = root.tmp()?;
     let name = root.scratch_name();

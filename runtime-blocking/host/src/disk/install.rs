@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::archive::{Archive, DISPLACED};
 use super::resolve::{Dirs, LISTED};
 use super::root::Root;
-use super::stat::{fail, fail_name, mtime, same_content, same_thing, stamp_at, stamp_fd};
+use super::stat::{fail, fail_name, mtime, same_content, same_thing, same_version, stamp_at, stamp_fd};
 use super::temp::{bits, temp_name};
 use crate::watch::Watcher;
 
@@ -44,7 +44,7 @@ fn install_one(
         None => root.rename_new(tmp, &temp, dir, name).map_err(failed)?,
         Some(want) => {
             match stamp_at(dir, name) {
-                Ok(seen) if same_content(&seen, want) => {}
+                Ok(seen) if same_version(&seen, want) => {}
                 Ok(_) | Err(Errno::NOENT) => return Err(DiskError::Changed),
                 Err(error) => return Err(failed(error)),
             }
@@ -95,7 +95,7 @@ pub(super) fn replace(
         match root.exchange(slot_dir, slot_name, dir, name) {
             Ok(true) => {
                 let out = stamp_at(slot_dir, slot_name).map_err(failed)?;
-                if same_content(&out, want) {
+                if same_version(&out, want) {
                     if folder.is_none() {
                         rustix::fs::unlinkat(tmp, temp, AtFlags::empty()).map_err(failed)?;
                     }
@@ -183,7 +183,7 @@ fn replace_by_moves(
     };
     let (aside, aside_name) = slot.as_ref().map_or((tmp, aside_name.as_str()), |s| (s.dir, s.name.as_str()));
     let checked = match stamp_at(aside, aside_name) {
-        Ok(out) if same_content(&out, want) => root.rename_new(tmp, temp, dir, name).map_err(failed),
+        Ok(out) if same_version(&out, want) => root.rename_new(tmp, temp, dir, name).map_err(failed),
         Ok(_) => Err(DiskError::Changed),
         Err(error) => Err(failed(error)),
     };

@@ -464,6 +464,14 @@ impl Disk {
                 root.verify()?;
                 Ok(DiskDone::Stamps(vec![archive::restore(&root, &folder, &path, &to, scratch)]))
             }
+            DiskOp::CheckArchived { root, files } => {
+                Ok(DiskDone::Checked(archive::check(&*self.root(root)?, &files, scratch, stop)))
+            }
+            DiskOp::TakeArchived { root, folder, path, to } => {
+                let root = self.root(root)?;
+                root.verify()?;
+                Ok(DiskDone::Stamps(vec![archive::take(&root, &folder, &path, &to)]))
+            }
             DiskOp::PruneArchive { root, before } => {
                 let root = self.root(root)?;
                 root.verify()?;

@@ -120,6 +120,17 @@ fn hash_one(
         return Ok(Hashed { stamp, content: HashedContent::Dir });
     }
     let (dir, name) = dirs.parent(path)?;
+    hash_at(dir, name, path, scratch, stop)
+}
+
+/// Hashes what a directory has under a name; `path` is what it is called in the log.
+pub(super) fn hash_at(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    path: &RelPath,
+    scratch: &mut Scratch,
+    stop: &AtomicBool,
+) -> Result<Hashed, DiskError> {
     let failed = |e| fail("read", path.as_str(), e);
     // Opening a device may do things, so the kind is known before.
     let stamp = stamp_at(dir, name).map_err(failed)?;

@@ -48,6 +48,11 @@ pub(super) fn same_content(a: &Stamp, b: &Stamp) -> bool {
     a.kind == b.kind && a.size == b.size && a.mtime_ns == b.mtime_ns && a.inode == b.inode
 }
 
+/// [`same_content`], and of a file the same permission bits: where it is replaced, a change of them would be lost.
+pub(super) fn same_version(a: &Stamp, b: &Stamp) -> bool {
+    same_content(a, b) && (a.kind != Kind::File || a.mode == b.mode)
+}
+
 /// [`same_content`], but of a directory the kind alone counts.
 pub(super) fn same_thing(a: &Stamp, b: &Stamp) -> bool {
     if b.kind == Kind::Dir { a.kind == Kind::Dir } else { same_content(a, b) }

@@ -47,6 +47,7 @@ fn replaces_only_what_was_seen_and_archives_it() {
             Stamp { mtime_ns: 0, ..old },
             Stamp { inode: 1, ..old },
             Stamp { kind: Kind::Link, ..old },
+            Stamp { mode: 0, ..old },
         ] {
             assert_eq!(bench.install(1, "a/b/f", Some(wrong), Some(FOLDER)), Err(DiskError::Changed));
         }
@@ -54,7 +55,7 @@ fn replaces_only_what_was_seen_and_archives_it() {
         assert_eq!(bench.install(1, "a/b/gone", Some(old), Some(FOLDER)), Err(DiskError::Changed));
         assert_eq!(bench.install(1, "a/b/f", Some(old), Some("../up")), Err(DiskError::BadName));
         assert_eq!(bench.temps(), ["0000000000000001"], "the temp is still there");
-        let other = Stamp { ctime_ns: 0, mode: 0, ..old };
+        let other = Stamp { ctime_ns: 0, ..old };
         let stamp = bench.install(1, "a/b/f", Some(other), Some(FOLDER)).unwrap();
         assert_eq!((bench.read("a/b/f").as_str(), bench.stat("a/b/f")), ("new", Ok(stamp)));
         let archived = format!(".clearskies/archive/{FOLDER}/a/b");

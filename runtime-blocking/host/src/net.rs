@@ -1,15 +1,15 @@
-//! The sockets that are no connections: the TCP listener and the LAN-discovery sockets. Never looks into datagrams.
+//! The sockets that are no connections: the TCP listener and those of LAN discovery. None of them ever blocks. Never
+//! looks into datagrams, and waits for nothing.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use clearskies_host::interfaces::LanInterface;
-use mio::net::{TcpListener, UdpSocket};
-use mio::{Interest, Registry, Token};
+use clearskies_core::discovery::lan::LAN_PORT;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// The port of LAN discovery (protocol §11).
-pub(crate) const LAN_PORT: u16 = 60106;
+use crate::interfaces::LanInterface;
+
 /// All nodes of a link (protocol §11).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// A datagram beyond this is cut, and so refused by the engine, whose limit is 512.
@@ -19,16 +19,17 @@ const BACKLOG: i32 = 128;
 /// Network interfaces that get a datagram each.
 const INTERFACES_MAX: usize = 64;
 
-/// Listens on both IP versions, or on IPv4 where there is no other.
-pub(crate) fn listen(registry: &Registry, port: u16, token: Token) -> io::Result<TcpListener> {
-    let mut listener = match bind_tcp(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
+/// Listens on both IP versions, or on IPv4 where there is no other. Port 0 takes any.
+///
+/// # Errors
+/// The port is taken, or the system refuses.
+pub fn listen(port: u16) -> io::Result<TcpListener> {
+    match bind_tcp(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()) {
         Err(error) if error.kind() != ErrorKind::AddrInUse => {
-            bind_tcp(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into())?
+            bind_tcp(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into())
         }
-        bound => bound?,
-    };
-    registry.register(&mut listener, token, Interest::READABLE)?;
-    Ok(listener)
+        bound => bound,
+    }
 }
 
 fn bind_tcp(domain: Domain, addr: SocketAddr) -> io::Result<TcpListener> {
@@ -41,26 +42,32 @@ fn bind_tcp(domain: Domain, addr: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
-    Ok(TcpListener::from_std(socket.into()))
+    Ok(socket.into())
 }
 
 /// An address as people know it: IPv4 where it is one.
-pub(crate) fn plain(addr: SocketAddr) -> SocketAddr {
+pub fn plain(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-/// One LAN-discovery socket.
-#[derive(Debug)]
-struct LanSocket {
-    socket: UdpSocket,
-    readable: bool,
+/// Whether an address of this machine can be told to others: link-local ones mean nothing without their interface.
+pub fn is_reachable(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local() && !ip.is_unspecified(),
+    }
 }
 
-/// The LAN-discovery sockets.
+/// What this computer is called.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The sockets of LAN discovery.
 #[derive(Debug, Default)]
-pub(crate) struct Lan {
-    v4: Option<LanSocket>,
-    v6: Option<LanSocket>,
+pub struct Lan {
+    v4: Option<UdpSocket>,
+    v6: Option<UdpSocket>,
     /// Where a broadcast goes: each IPv4 network of this machine.
     broadcasts: Vec<Ipv4Addr>,
     /// Indexes of the interfaces where the multicast group was joined.
@@ -68,24 +75,27 @@ pub(crate) struct Lan {
 }
 
 impl Lan {
-    /// Opens what can be opened; the errors are for the log.
-    pub(crate) fn open(registry: &Registry, v4: Token, v6: Token) -> (Lan, Vec<io::Error>) {
-        let mut errors = Vec::new();
-        let mut open = |domain, ip: IpAddr, token| {
-            bind_udp(registry, domain, SocketAddr::new(ip, LAN_PORT), token)
-                .map_err(|error| errors.push(error))
-                .ok()
+    /// Opens what can be opened, and logs what cannot.
+    pub fn open() -> Lan {
+        let open = |domain, ip: IpAddr| match bind_udp(domain, SocketAddr::new(ip, LAN_PORT)) {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                log::warn!("peers on the local network may not be found: UDP port {LAN_PORT}: {error}");
+                None
+            }
         };
-        let lan = Lan {
-            v4: open(Domain::IPV4, Ipv4Addr::UNSPECIFIED.into(), v4),
-            v6: open(Domain::IPV6, Ipv6Addr::UNSPECIFIED.into(), v6),
-            ..Lan::default()
-        };
-        (lan, errors)
+        let v4 = open(Domain::IPV4, Ipv4Addr::UNSPECIFIED.into());
+        let v6 = open(Domain::IPV6, Ipv6Addr::UNSPECIFIED.into());
+        Lan { v4, v6, ..Lan::default() }
+    }
+
+    /// What to wait for: each is readable when a datagram is there.
+    pub fn poll_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.v4, &self.v6].into_iter().flatten().map(AsFd::as_fd)
     }
 
     /// Learns the machine's interfaces.
-    pub(crate) fn set_interfaces(&mut self, interfaces: &[LanInterface]) {
+    pub fn set_interfaces(&mut self, interfaces: &[LanInterface]) {
         self.broadcasts = interfaces.iter().filter_map(|interface| interface.broadcast).collect();
         self.broadcasts.sort_unstable();
         self.broadcasts.dedup();
@@ -98,7 +108,7 @@ impl Lan {
         indexes.truncate(INTERFACES_MAX);
         for index in &indexes {
             if !self.joined.contains(index)
-                && let Err(error) = v6.socket.join_multicast_v6(&ALL_NODES, *index)
+                && let Err(error) = v6.join_multicast_v6(&ALL_NODES, *index)
             {
                 log::debug!("no IPv6 discovery on interface {index}: {error}");
             }
@@ -106,41 +116,33 @@ impl Lan {
         self.joined = indexes;
     }
 
-    /// Marks a socket as readable.
-    pub(crate) fn ready(&mut self, v6: bool) {
-        if let Some(lan) = if v6 { &mut self.v6 } else { &mut self.v4 } {
-            lan.readable = true;
-        }
-    }
-
-    /// Whether a datagram may be waiting.
-    pub(crate) fn busy(&self) -> bool {
-        [&self.v4, &self.v6].into_iter().flatten().any(|lan| lan.readable)
-    }
-
-    /// Takes at most `limit` datagrams of each socket.
-    pub(crate) fn receive(&mut self, limit: usize, mut each: impl FnMut(SocketAddr, &[u8])) {
+    /// Takes at most `limit` datagrams of each socket. Whether more may be waiting.
+    pub fn receive(&self, limit: usize, mut each: impl FnMut(SocketAddr, &[u8])) -> bool {
         let mut buffer = [0; DATAGRAM_BYTES_MAX];
-        for lan in [&mut self.v4, &mut self.v6].into_iter().flatten() {
-            for _ in 0..limit {
-                if !lan.readable {
-                    break;
+        let mut more = false;
+        for socket in [&self.v4, &self.v6].into_iter().flatten() {
+            let mut left = limit;
+            more |= loop {
+                if left == 0 {
+                    break true;
                 }
-                match lan.socket.recv_from(&mut buffer) {
+                left -= 1;
+                match socket.recv_from(&mut buffer) {
                     Ok((n, from)) => each(plain(from), &buffer[..n]),
                     // Anything but "nothing is there" is the echo of an earlier datagram that could not be sent.
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => lan.readable = false,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
                     Err(_) => {}
                 }
-            }
+            };
         }
+        more
     }
 
     /// Sends a datagram; a broadcast or multicast one to every network. What cannot be sent is lost, as datagrams are.
-    pub(crate) fn send(&self, addr: SocketAddr, bytes: &[u8]) {
-        let send = |lan: &Option<LanSocket>, to: SocketAddr| {
-            if let Some(lan) = lan
-                && let Err(error) = lan.socket.send_to(bytes, to)
+    pub fn send(&self, addr: SocketAddr, bytes: &[u8]) {
+        let send = |socket: &Option<UdpSocket>, to: SocketAddr| {
+            if let Some(socket) = socket
+                && let Err(error) = socket.send_to(bytes, to)
             {
                 log::trace!("a datagram was not sent: {error}");
             }
@@ -162,7 +164,7 @@ impl Lan {
     }
 }
 
-fn bind_udp(registry: &Registry, domain: Domain, addr: SocketAddr, token: Token) -> io::Result<LanSocket> {
+fn bind_udp(domain: Domain, addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     // Several nodes of one machine share the port; each gets every broadcast.
     socket.set_reuse_address(true)?;
@@ -176,20 +178,18 @@ fn bind_udp(registry: &Registry, domain: Domain, addr: SocketAddr, token: Token)
     }
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    let mut socket = UdpSocket::from_std(socket.into());
-    registry.register(&mut socket, token, Interest::READABLE)?;
-    Ok(LanSocket { socket, readable: true })
+    Ok(socket.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpStream;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn both_ip_versions_are_listened_on_and_a_taken_port_is_refused() {
-        let poll = mio::Poll::new().unwrap();
-        let listener = listen(poll.registry(), 0, Token(0)).unwrap();
+        let listener = listen(0).unwrap();
         let port = listener.local_addr().unwrap().port();
         let dialer = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         let (_, from) = loop {
@@ -199,7 +199,33 @@ mod tests {
             }
         };
         assert_eq!(plain(from), dialer.local_addr().unwrap(), "an IPv4 peer has an IPv4 address");
-        let error = listen(poll.registry(), port, Token(1)).unwrap_err();
+        let error = listen(port).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_broadcast_reaches_every_node_of_this_machine() {
+        let nodes = [Lan::open(), Lan::open()];
+        if nodes.iter().any(|node| node.v4.is_none()) {
+            println!("not tried, since another program has the port for itself");
+            return;
+        }
+        let mut sender = Lan::open();
+        sender.broadcasts = vec![Ipv4Addr::new(127, 255, 255, 255)];
+        let word = format!("a test of process {}", std::process::id());
+        let all = SocketAddr::new(Ipv4Addr::BROADCAST.into(), LAN_PORT);
+        for node in &nodes {
+            let begun = Instant::now();
+            let mut heard = false;
+            while !heard {
+                assert!(begun.elapsed() < Duration::from_secs(10), "nothing was heard");
+                sender.send(all, word.as_bytes());
+                std::thread::sleep(Duration::from_millis(5));
+                // Others may be talking too.
+                while node.receive(1, |from, bytes| {
+                    heard |= bytes == word.as_bytes() && from.ip() == Ipv4Addr::LOCALHOST;
+                }) {}
+            }
+        }
     }
 }

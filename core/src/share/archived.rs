@@ -1,0 +1,357 @@
+//! What was moved to the archive while a program may still hold it open: looked at twice, and brought back beside its
+//! path if it was written after the move (sync.md, "Deletes").
+//!
+//! The list lives in memory alone. What was not looked at before the program ended is found by its times instead
+//! ([`written_late`]), when the archive is looked through for what may go.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::engine::outbox::Outbox;
+use crate::files::conflict;
+use crate::files::path::RelPath;
+use crate::files::row::DiskState;
+use crate::ids::{RootId, Token, Uuid};
+use crate::index::record::EntryContent;
+use crate::io::disk::{Archived, Hashed, HashedContent, Kind, Stamp};
+use crate::io::{DiskDone, DiskError, DiskOp};
+use crate::time::{Instant, Now, WallTime};
+
+/// An archived file is looked at so long after it was moved,
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// and so long after that again.
+const SECOND_LOOK: Duration = Duration::from_secs(590);
+/// Files that are waited for; what is more is found when the archive is looked through.
+pub const KEPT_MAX: usize = 10_000;
+/// Files of one look.
+const PER_LOOK: usize = 64;
+/// Names that are tried for a file that is taken out.
+const NAMES_MAX: u32 = 100;
+
+/// A file in the archive, as it was moved there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Where in the archive, the path it had, and its stamp.
+    pub file: Archived,
+    /// What it held.
+    pub content: Option<EntryContent>,
+    /// The record whose version that was.
+    pub source: Option<Uuid>,
+}
+
+impl Kept {
+    /// Of what a path held before it was replaced or removed; only a regular file can be written through a handle.
+    pub fn new(folder: &str, path: &RelPath, disk: &DiskState, source: Option<Uuid>) -> Option<Kept> {
+        (disk.stamp.kind == Kind::File).then(|| Kept {
+            file: Archived { folder: folder.into(), path: path.clone(), stamp: disk.stamp },
+            content: Some(disk.content.clone()),
+            source,
+        })
+    }
+}
+
+/// Whether a file was written after it was moved to the archive at this time, which was taken before the move: a write
+/// in between would have stopped that. A write sets both times of a file; one that somebody set ahead is not yet that
+/// of a change. Only a write in the very tick of the clock in which the file was moved cannot be told by this.
+pub fn written_late(archived: WallTime, stamp: &Stamp) -> bool {
+    stamp.kind == Kind::File && stamp.mtime_ns > archived.0 && stamp.ctime_ns >= stamp.mtime_ns
+}
+
+/// A file that was taken out of the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Where it is now.
+    pub to: RelPath,
+    /// The path that it had.
+    pub original: RelPath,
+    /// The record whose version it was.
+    pub source: Option<Uuid>,
+}
+
+#[derive(Debug)]
+enum Job {
+    Check(Vec<Kept>, Look),
+    Take(Kept, RelPath, u32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    First,
+    Second,
+}
+
+/// The archived files of one share that are waited for.
+#[derive(Debug)]
+pub struct LateWrites {
+    root: RootId,
+    first: VecDeque<(Instant, Kept)>,
+    second: VecDeque<(Instant, Kept)>,
+    takes: Vec<(Kept, u32)>,
+    jobs: BTreeMap<Token, Job>,
+    taken: Vec<Taken>,
+}
+
+impl LateWrites {
+    /// Nothing is waited for.
+    pub fn new(root: RootId) -> LateWrites {
+        LateWrites {
+            root,
+            first: VecDeque::new(),
+            second: VecDeque::new(),
+            takes: Vec::new(),
+            jobs: BTreeMap::new(),
+            taken: Vec::new(),
+        }
+    }
+
+    /// Waits for a file that was just moved to the archive.
+    pub fn add(&mut self, kept: Kept, now: Now) {
+        if self.first.len() + self.second.len() < KEPT_MAX {
+            self.first.push_back((now.mono.plus(FIRST_LOOK), kept));
+        }
+    }
+
+    /// Has a file that was written late brought back beside its path.
+    pub fn take(&mut self, kept: Kept) {
+        let known = |job: &Job| matches!(job, Job::Take(other, ..) if other.file == kept.file);
+        if !self.jobs.values().any(known) {
+            self.takes.push((kept, 0));
+        }
+    }
+
+    /// What was brought back since the last call.
+    pub fn take_taken(&mut self) -> Vec<Taken> {
+        core::mem::take(&mut self.taken)
+    }
+
+    /// When the next look is due; none while one is under way.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let next = [self.first.front(), self.second.front()].into_iter().flatten().map(|(due, _)| *due).min();
+        next.filter(|_| self.jobs.is_empty())
+    }
+
+    /// Looks at what is due.
+    pub fn pump(&mut self, now: Now, out: &mut Outbox) {
+        for (kept, tried) in core::mem::take(&mut self.takes) {
+            self.put_out_take(kept, tried, out);
+        }
+        if !self.jobs.is_empty() {
+            return;
+        }
+        for (queue, look) in [(&mut self.first, Look::First), (&mut self.second, Look::Second)] {
+            let due = queue.iter().take(PER_LOOK).take_while(|(due, _)| *due <= now.mono).count();
+            if due == 0 {
+                continue;
+            }
+            let kept: Vec<Kept> = queue.drain(..due).map(|(_, kept)| kept).collect();
+            let files = kept.iter().map(|kept| kept.file.clone()).collect();
+            let token = out.disk(DiskOp::CheckArchived { root: self.root, files });
+            self.jobs.insert(token, Job::Check(kept, look));
+        }
+    }
+
+    fn put_out_take(&mut self, kept: Kept, tried: u32, out: &mut Outbox) {
+        let Archived { folder, path, .. } = kept.file.clone();
+        let to = conflict::late_name(&path, &folder, tried);
+        let op = DiskOp::TakeArchived { root: self.root, folder, path, to: to.clone() };
+        self.jobs.insert(out.disk(op), Job::Take(kept, to, tried));
+    }
+
+    /// Whether a token is its own.
+    pub fn owns(&self, token: Token) -> bool {
+        self.jobs.contains_key(&token)
+    }
+
+    /// Takes the end of its own disk work.
+    pub fn handle_disk(&mut self, token: Token, result: Result<DiskDone, DiskError>, now: Now) {
+        match self.jobs.remove(&token) {
+            Some(Job::Check(kept, look)) => {
+                let found = match result {
+                    Ok(DiskDone::Checked(found)) if found.len() == kept.len() => found,
+                    Ok(_) => kept.iter().map(|_| Err(DiskError::Io)).collect(),
+                    Err(error) => kept.iter().map(|_| Err(error)).collect(),
+                };
+                for (kept, found) in kept.into_iter().zip(found) {
+                    self.checked(kept, look, found, now);
+                }
+            }
+            Some(Job::Take(kept, to, tried)) => match stamp(result) {
+                Ok(_) => {
+                    let Kept { file, source, .. } = kept;
+                    self.taken.push(Taken { to, original: file.path, source });
+                }
+                Err(DiskError::Exists) if tried < NAMES_MAX => self.takes.push((kept, tried + 1)),
+                Err(DiskError::NotFound) => {}
+                Err(error) => {
+                    // It stays in the archive, and is tried again when that is looked through.
+                    log::warn!(
+                        "{}: was written late and cannot be taken out: {error:?}",
+                        kept.file.path.as_str()
+                    );
+                }
+            },
+            None => {}
+        }
+    }
+
+    fn checked(&mut self, mut kept: Kept, look: Look, found: Result<Option<Hashed>, DiskError>, now: Now) {
+        match found {
+            // Another file has its name there, or it was pruned.
+            Ok(Some(hashed)) if hashed.stamp.inode != kept.file.stamp.inode => return,
+            Err(DiskError::NotFound | DiskError::WrongKind) => return,
+            Ok(Some(hashed)) if !same_content(&kept, &hashed) => {
+                self.take(kept);
+                return;
+            }
+            // It was touched, and holds what it held.
+            Ok(Some(hashed)) => kept.file.stamp = hashed.stamp,
+            Err(DiskError::Changed) => {
+                // It is being written.
+                self.first.push_back((now.mono.plus(FIRST_LOOK), kept));
+                return;
+            }
+            Ok(None) | Err(_) => {}
+        }
+        if look == Look::First {
+            self.second.push_back((now.mono.plus(SECOND_LOOK), kept));
+        }
+    }
+}
+
+fn same_content(kept: &Kept, hashed: &Hashed) -> bool {
+    match (&kept.content, &hashed.content) {
+        (Some(EntryContent::File { size, sha256 }), HashedContent::File(now)) => {
+            *size == hashed.stamp.size && sha256 == now
+        }
+        _ => false,
+    }
+}
+
+fn stamp(result: Result<DiskDone, DiskError>) -> Result<Stamp, DiskError> {
+    match result {
+        Ok(DiskDone::Stamps(mut stamps)) => stamps.pop().unwrap_or(Err(DiskError::Io)),
+        Ok(_) => Err(DiskError::Io),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::fixture::{disk, file, path, stamp as stamp_for};
+    use crate::io::Output;
+
+    const ROOT: RootId = RootId(1);
+    const SECOND: i64 = 1_000_000_000;
+
+    fn now(seconds: u64) -> Now {
+        let nanos = seconds * 1_000_000_000;
+        Now { mono: Instant(nanos), wall: WallTime(nanos.cast_signed()) }
+    }
+
+    fn kept() -> Kept {
+        Kept::new("f", &path("a"), &disk(file(1)), None).unwrap()
+    }
+
+    /// Lets what is due be looked at, and answers that.
+    fn look(late: &mut LateWrites, seconds: u64, found: Result<Option<Hashed>, DiskError>) -> usize {
+        let mut out = Outbox::default();
+        late.pump(now(seconds), &mut out);
+        let mut looks = 0;
+        while let Some(Output::Disk { token, op }) = out.pop() {
+            let DiskOp::CheckArchived { files, .. } = op else { panic!("{op:?}") };
+            looks += files.len();
+            let found = files.iter().map(|_| found.clone()).collect();
+            late.handle_disk(token, Ok(DiskDone::Checked(found)), now(seconds));
+        }
+        looks
+    }
+
+    fn holds(content: u8, inode: u64) -> Result<Option<Hashed>, DiskError> {
+        let EntryContent::File { sha256, .. } = file(content) else { panic!() };
+        let stamp = Stamp { mtime_ns: 99, inode, ..stamp_for(&file(content), inode) };
+        Ok(Some(Hashed { stamp, content: HashedContent::File(sha256) }))
+    }
+
+    #[test]
+    fn two_looks_and_no_more() {
+        let mut late = LateWrites::new(ROOT);
+        late.add(kept(), now(0));
+        assert_eq!(late.poll_timeout(), Some(now(10).mono));
+        assert_eq!(look(&mut late, 9, Ok(None)), 0);
+        assert_eq!(look(&mut late, 10, Ok(None)), 1);
+        assert_eq!(late.poll_timeout(), Some(now(600).mono));
+        assert_eq!(look(&mut late, 600, Ok(None)), 1);
+        assert_eq!(late.poll_timeout(), None);
+        assert!(late.takes.is_empty());
+    }
+
+    #[test]
+    fn what_was_written_is_taken_and_what_was_touched_is_not() {
+        for (found, takes, waits) in [
+            (holds(2, 1), 1, false),
+            (holds(1, 1), 0, true),
+            // Another file under its name.
+            (holds(2, 7), 0, false),
+            (Err(DiskError::NotFound), 0, false),
+            // Being written: looked at soon.
+            (Err(DiskError::Changed), 0, true),
+            (Err(DiskError::Io), 0, true),
+        ] {
+            let mut late = LateWrites::new(ROOT);
+            late.add(kept(), now(0));
+            assert_eq!(look(&mut late, 10, found.clone()), 1);
+            assert_eq!((late.takes.len(), late.poll_timeout().is_some()), (takes, waits), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_passed_over() {
+        let mut late = LateWrites::new(ROOT);
+        late.take(kept());
+        let mut tried = Vec::new();
+        for error in [Some(DiskError::Exists), None] {
+            let mut out = Outbox::default();
+            late.pump(now(0), &mut out);
+            let Some(Output::Disk { token, op: DiskOp::TakeArchived { to, .. } }) = out.pop() else {
+                panic!()
+            };
+            tried.push(to);
+            let stamp = error.map_or(Ok(kept().file.stamp), Err);
+            late.handle_disk(token, Ok(DiskDone::Stamps([stamp].into())), now(0));
+        }
+        assert_ne!(tried[0], tried[1]);
+        let taken = late.take_taken();
+        assert_eq!((taken[0].to.clone(), taken[0].original.clone()), (tried[1].clone(), path("a")));
+    }
+
+    #[test]
+    fn no_more_than_the_limit_is_waited_for() {
+        let mut late = LateWrites::new(ROOT);
+        for _ in 0..=KEPT_MAX {
+            late.add(kept(), now(0));
+        }
+        assert_eq!(late.first.len(), KEPT_MAX);
+        let dir = disk(EntryContent::Dir);
+        assert_eq!(
+            Kept::new("f", &path("a"), &dir, None),
+            None,
+            "a directory has no handle to write through"
+        );
+    }
+
+    #[test]
+    fn times_tell_a_late_write() {
+        let archived = WallTime(100 * SECOND);
+        let with = |mtime, ctime| {
+            let stamp = stamp_for(&file(1), 1);
+            written_late(archived, &Stamp { mtime_ns: mtime * SECOND, ctime_ns: ctime * SECOND, ..stamp })
+        };
+        assert!(!with(50, 100), "moved");
+        assert!(!with(50, 500), "its bits were set");
+        assert!(with(101, 101), "written");
+        assert!(!with(100, 100), "in the same tick");
+        assert!(!with(900, 101), "its time was ahead when it was moved");
+    }
+}

@@ -1,0 +1,383 @@
+//! Two real daemons, and what goes wrong around them: full volumes, files that cannot be read, kills in the middle of a
+//! large transfer, homes taken back from a copy. Whatever happens, it is said, other files go on and nothing is lost.
+
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use clearskies_tests::daemon::{
+    Apart, DEADLINE, Node, conflict_files, eventually, in_step, in_step_within, is_apart, noise, pair,
+    pair_of, received, run_apart,
+};
+
+/// For transfers of hundreds of megabytes in a build without optimisation.
+const LONG: Duration = Duration::from_secs(120);
+/// A large file.
+const LARGE_BYTES: u64 = 256 << 20;
+/// A larger one, for a receiver that is killed: what the volume has not confirmed is fetched again, and that may be two
+/// times 64 MiB.
+const LARGER_BYTES: u64 = 512 << 20;
+
+/// Makes a file of bytes that no compression makes smaller and no part of which is there twice.
+fn write_large(path: &Path, len: u64) {
+    let random = File::open("/dev/urandom").unwrap();
+    let copied = std::io::copy(&mut random.take(len), &mut File::create(path).unwrap()).unwrap();
+    assert_eq!(copied, len);
+}
+
+fn same_content(a: &Path, b: &Path) -> bool {
+    Command::new("cmp").arg("-s").args([a, b]).status().unwrap().success()
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// A node whose daemon may not read what its files' modes forbid; `None`, with a sentence, where that cannot be had.
+fn without_privileges(test: &str) -> Option<Node> {
+    let mut node = Node::new();
+    let probe = node.path("probe");
+    fs::write(&probe, "x").unwrap();
+    fs::set_permissions(&probe, Permissions::from_mode(0o000)).unwrap();
+    let reads = |under: &[&str]| {
+        let mut words = under.iter().copied().chain(["cat"]);
+        let program = words.next().unwrap();
+        Command::new(program).args(words).arg(&probe).output().map(|out| (out.status.success(), out.stderr))
+    };
+    let drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"];
+    let privileged = reads(&[]).unwrap().0;
+    let dropped = privileged
+        && matches!(reads(&drop), Ok((false, said)) if String::from_utf8_lossy(&said).contains("ermission"));
+    fs::remove_file(&probe).unwrap();
+    if privileged && !dropped {
+        println!(
+            "{test}: not tried, since the superuser may read everything and setpriv cannot change that here."
+        );
+        return None;
+    }
+    if privileged {
+        node.set_under(&drop);
+    }
+    node.start();
+    Some(node)
+}
+
+#[test]
+fn a_large_transfer_goes_on_after_the_receiver_is_killed() {
+    let (a, mut b) = pair();
+    write_large(&a.path("large"), LARGER_BYTES);
+    eventually(LONG, "most of it is there", || received(&b) > LARGER_BYTES * 3 / 4);
+    b.kill();
+    assert!(!b.path("large").exists(), "it was killed too late to show anything");
+    b.start();
+    eventually(LONG, "all of it is there", || b.path("large").exists());
+    let second = received(&b);
+    assert!(second < LARGER_BYTES * 6 / 10, "{second} bytes after the restart");
+    assert!(same_content(&a.path("large"), &b.path("large")));
+    assert_eq!(b.names(), ["large"]);
+}
+
+#[test]
+fn a_large_transfer_goes_on_after_the_sender_is_killed() {
+    let (mut a, b) = pair();
+    write_large(&a.path("large"), LARGE_BYTES);
+    eventually(LONG, "half of it is there", || received(&b) > LARGE_BYTES / 2);
+    a.kill();
+    assert!(!b.path("large").exists(), "it was killed too late to show anything");
+    eventually(DEADLINE, "the old link is gone", || received(&b) == 0);
+    a.start();
+    eventually(LONG, "all of it is there", || b.path("large").exists());
+    let second = received(&b);
+    assert!(second < LARGE_BYTES * 6 / 10, "{second} bytes after the restart");
+    assert!(same_content(&a.path("large"), &b.path("large")));
+    assert_eq!(b.names(), ["large"]);
+}
+
+#[test]
+fn a_full_volume_is_reported_and_small_files_go_on() {
+    let test = "a_full_volume_is_reported_and_small_files_go_on";
+    if !is_apart() {
+        return run_apart(test, Apart::Mounts);
+    }
+    let (a, b) = (Node::running(), Node::running());
+    let place = b.path("");
+    let mount = |options: &str| {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(&place);
+        assert!(mount.status().unwrap().success());
+    };
+    mount("size=8m");
+    let (a, b) = pair_of(a, b);
+    a.write("large", noise(30_000_000));
+    a.write("small before", "1");
+    eventually(DEADLINE, "b says that its volume is full", || b.problems().contains("full"));
+    a.write("small after", "2");
+    let small = || b.read("small before").is_some() && b.read("small after").is_some();
+    eventually(DEADLINE, "small files still arrive", small);
+    assert!(!b.in_sync() && !b.path("large").exists());
+    assert!(b.run(&["why", b.path("large").to_str().unwrap()]).ok().contains("full"));
+    mount("remount,size=100m");
+    in_step_within(LONG, &[&a, &b]);
+    assert_eq!(b.names(), ["large", "small after", "small before"]);
+    assert_eq!(b.problems(), "[]");
+}
+
+/// The same without a volume of its own: no file of the daemon may grow beyond a limit.
+#[test]
+fn a_file_beyond_the_limit_of_the_process_is_reported_and_others_go_on() {
+    let (a, mut b) = (Node::running(), Node::new());
+    b.set_under(&["sh", "-c", "trap '' XFSZ; ulimit -f 16384 && exec \"$@\"", "sh"]);
+    b.start();
+    let (a, mut b) = pair_of(a, b);
+    a.write("large", noise(20_000_000));
+    eventually(DEADLINE, "b says that there is no room", || b.problems().contains("full"));
+    a.write("small", "2");
+    eventually(DEADLINE, "small files still arrive", || b.read("small").is_some());
+    assert!(!b.path("large").exists());
+    b.kill();
+    b.set_under(&[]);
+    b.start();
+    in_step(&[&a, &b]);
+    assert_eq!(b.names(), ["large", "small"]);
+}
+
+#[test]
+fn a_spent_code_is_refused_in_words() {
+    let (a, b) = (Node::running(), Node::running());
+    let code = a.invite();
+    b.attach(&code, &a, &[]).ok();
+    in_step(&[&a, &b]);
+    let c = Node::running();
+    let said = c.attach(&code, &a, &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    eventually(DEADLINE, "it says so", || c.problems().contains("does not take the access code"));
+    assert!(c.names().is_empty());
+    // As it says: with another code it goes on.
+    c.run(&["detach", &c.share()]).ok();
+    c.attach(&a.invite(), &a, &[]).ok();
+    in_step(&[&a, &b, &c]);
+    assert_eq!(c.problems(), "[]");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_reported_and_others_go_on() {
+    let Some(a) = without_privileges("a_file_that_cannot_be_read_is_reported_and_others_go_on") else {
+        return;
+    };
+    let (a, b) = pair_of(a, Node::running());
+    a.write("seen", "before");
+    eventually(DEADLINE, "it arrives", || b.read("seen").is_some());
+    in_step(&[&a, &b]);
+    a.write("secret", "x");
+    fs::set_permissions(a.path("secret"), Permissions::from_mode(0o000)).unwrap();
+    a.write("locked/inner", "x");
+    a.write("open", "1");
+    eventually(DEADLINE, "the other file arrives", || b.read("open").is_some());
+    eventually(DEADLINE, "the file is reported", || a.problems().contains("secret"));
+    assert!(a.run(&["why", a.path("secret").to_str().unwrap()]).ok().contains("permission"));
+
+    // A folder that can no longer be looked into is not empty.
+    eventually(DEADLINE, "the folder arrives", || b.read("locked/inner").is_some());
+    fs::set_permissions(a.path("locked"), Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(a.path("seen"), Permissions::from_mode(0o000)).unwrap();
+    eventually(DEADLINE, "the folder is reported", || a.problems().contains("locked"));
+    a.write("later", "2");
+    eventually(DEADLINE, "others still go on", || b.read("later").is_some());
+    assert_eq!(b.read("locked/inner").as_deref(), Some("x"));
+    assert_eq!(b.read("seen").as_deref(), Some("before"));
+
+    for (path, mode) in [("locked", 0o755), ("secret", 0o644), ("seen", 0o644)] {
+        fs::set_permissions(a.path(path), Permissions::from_mode(mode)).unwrap();
+    }
+    in_step_within(LONG, &[&a, &b]);
+    assert_eq!(b.read("secret").as_deref(), Some("x"));
+    assert_eq!(a.problems(), "[]");
+}
+
+#[test]
+fn a_root_that_cannot_be_read_is_refused_and_later_deletes_nothing() {
+    let test = "a_root_that_cannot_be_read_is_refused_and_later_deletes_nothing";
+    let Some(a) = without_privileges(test) else { return };
+    fs::set_permissions(a.path(""), Permissions::from_mode(0o000)).unwrap();
+    let said = a.run(&["share", &a.share()]).refused();
+    assert!(said.contains("permission") || said.contains("denied"), "{said}");
+    fs::set_permissions(a.path(""), Permissions::from_mode(0o755)).unwrap();
+
+    let (a, b) = pair_of(a, Node::running());
+    a.write("file", "1");
+    eventually(DEADLINE, "it arrives", || b.read("file").is_some());
+    in_step(&[&a, &b]);
+    fs::set_permissions(a.path(""), Permissions::from_mode(0o000)).unwrap();
+    b.write("from b", "2");
+    eventually(DEADLINE, "it says so", || a.problems() != "[]");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(b.names(), ["file", "from b"]);
+    fs::set_permissions(a.path(""), Permissions::from_mode(0o755)).unwrap();
+    in_step_within(LONG, &[&a, &b]);
+    assert_eq!(a.names(), ["file", "from b"]);
+}
+
+#[test]
+fn pipes_and_sockets_are_left_alone() {
+    let (a, b) = pair();
+    a.write("was a file", "1");
+    eventually(DEADLINE, "it arrives", || b.read("was a file").is_some());
+    in_step(&[&a, &b]);
+    let mkfifo = |name: &str| assert!(Command::new("mkfifo").arg(a.path(name)).status().unwrap().success());
+    mkfifo("pipe");
+    fs::remove_file(a.path("was a file")).unwrap();
+    mkfifo("was a file");
+    let _socket = UnixListener::bind(a.path("socket")).unwrap();
+    a.write("file", "2");
+    eventually(DEADLINE, "the file arrives", || b.read("file").is_some());
+    assert!(!b.path("pipe").exists() && !b.path("socket").exists());
+    assert_eq!(b.read("was a file").as_deref(), Some("1"), "what is no file is not deleted for that");
+    for special in ["pipe", "socket", "was a file"] {
+        let why = a.run(&["why", a.path(special).to_str().unwrap()]).ok();
+        assert!(why.contains("It is a socket, a pipe or a device"), "{special}: {why}");
+    }
+    // What b writes where a has a pipe does not go into the pipe, nor does it wait for somebody to read it.
+    b.write("pipe", "3");
+    b.write("more", "4");
+    eventually(DEADLINE, "others go on", || a.read("more").is_some());
+    let was = fs::symlink_metadata(a.path("pipe")).unwrap();
+    assert!(was.is_file() || was.mode() & 0o170_000 == 0o010_000, "{:o}", was.mode());
+    assert_eq!(b.read("pipe").as_deref(), Some("3"));
+}
+
+#[test]
+fn a_large_file_that_is_rewritten_while_it_is_sent_arrives_as_it_is_in_the_end() {
+    let (a, b) = pair();
+    write_large(&a.path("large"), 64 << 20);
+    let file = File::options().write(true).open(a.path("large")).unwrap();
+    for round in 0..8u64 {
+        std::thread::sleep(Duration::from_millis(120));
+        file.write_all_at(&noise(200_000), round * 7_000_000).unwrap();
+    }
+    a.write("other", "1");
+    in_step_within(LONG, &[&a, &b]);
+    assert!(same_content(&a.path("large"), &b.path("large")));
+    assert_eq!(b.names(), ["large", "other"]);
+    assert_eq!(conflict_files(&a), [] as [String; 0]);
+}
+
+#[test]
+fn a_home_taken_back_from_a_copy_catches_up() {
+    let (a, mut b) = pair();
+    b.write("old", "1");
+    eventually(DEADLINE, "it arrives", || a.read("old").is_some());
+    in_step(&[&a, &b]);
+    b.stop();
+    let saved = b.beside("saved");
+    copy(&b.home(), Path::new(&saved));
+    b.start();
+    fs::remove_file(a.path("old")).unwrap();
+    a.write("new", "2");
+    eventually(DEADLINE, "a's changes arrive", || !b.path("old").exists() && b.read("new").is_some());
+    in_step(&[&a, &b]);
+    b.stop();
+    fs::remove_dir_all(b.home()).unwrap();
+    copy(Path::new(&saved), &b.home());
+    b.start();
+    b.write("after", "3");
+    eventually(LONG, "b's new file arrives", || a.read("after").is_some());
+    in_step_within(LONG, &[&a, &b]);
+    assert_eq!(a.names(), ["after", "new"]);
+}
+
+#[test]
+fn a_home_taken_back_from_a_copy_loses_nothing() {
+    let (a, mut b) = pair();
+    b.write("old", "1");
+    b.write("edited", "1");
+    eventually(DEADLINE, "both arrive", || a.names().len() == 2);
+    in_step(&[&a, &b]);
+    b.stop();
+    let saved = b.beside("saved");
+    copy(&b.home(), Path::new(&saved));
+    b.start();
+    // All this is not in the copy: an edit and a new file of b, a deletion by a, and one more edit by a.
+    b.write("edited", "second");
+    b.write("new on b", "2");
+    eventually(DEADLINE, "b's changes arrive", || {
+        a.read("edited").as_deref() == Some("second") && a.read("new on b").is_some()
+    });
+    fs::remove_file(a.path("old")).unwrap();
+    a.write("new on a", "3");
+    eventually(DEADLINE, "a's changes arrive", || !b.path("old").exists() && b.read("new on a").is_some());
+    in_step(&[&a, &b]);
+    b.stop();
+    fs::remove_dir_all(b.home()).unwrap();
+    copy(Path::new(&saved), &b.home());
+    b.start();
+    in_step_within(LONG, &[&a, &b]);
+    // What is changed from now on must not pass for what the lost home had already told.
+    b.write("edited", "third, with the old home");
+    b.write("after", "4");
+    eventually(LONG, "b's new file arrives", || a.read("after").is_some());
+    in_step_within(LONG, &[&a, &b]);
+    assert_eq!(a.read("new on b").as_deref(), Some("2"));
+    assert_eq!(a.read("new on a").as_deref(), Some("3"));
+    // The third version is in the folder; had it become a conflict, the second would be beside it.
+    let edits: Vec<String> = a.names().into_iter().filter(|name| name.starts_with("edited")).collect();
+    let texts: Vec<_> = edits.iter().filter_map(|name| a.read(name)).collect();
+    assert!(texts.contains(&"third, with the old home".to_owned()), "{edits:?} {texts:?}");
+    assert!(!a.path("old").exists() || a.read("old").as_deref() == Some("1"));
+}
+
+#[test]
+fn a_damaged_store_is_said_and_harms_no_file() {
+    let (a, mut b) = pair();
+    a.write("file", "1");
+    eventually(DEADLINE, "it arrives", || b.read("file").is_some());
+    in_step(&[&a, &b]);
+    b.stop();
+    for entry in fs::read_dir(b.home()).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("store") {
+            let mut file = File::options().write(true).open(entry.path()).unwrap();
+            file.seek(SeekFrom::Start(0)).unwrap();
+            file.write_all(&noise(2000)).unwrap();
+        }
+    }
+    let said = b.run(&["start", "--no-fork", "--no-lan", "--listen-port", "0"]).refused();
+    assert!(said.contains("store"), "{said}");
+    assert_eq!(b.read("file").as_deref(), Some("1"));
+    assert_eq!(a.read("file").as_deref(), Some("1"));
+}
+
+/// What a stranger says inside the secure channel, where the messages begin.
+#[test]
+fn strangers_inside_tls_are_sent_away() {
+    let test = "strangers_inside_tls_are_sent_away";
+    if Command::new("openssl").arg("version").output().is_err() {
+        println!("{test}: not tried, since there is no program openssl here.");
+        return;
+    }
+    let (a, b) = pair();
+    a.write("file", "1");
+    eventually(DEADLINE, "it arrives", || b.read("file").is_some());
+    let get = r#"{"type":"directory.get","path":"../../../../etc/passwd"}"#;
+    let climbing = format!("m{}{get}", get.len());
+    let beyond = format!("m{}{{", u64::from(u32::MAX) * 2);
+    let words: [&[u8]; 5] = [&noise(70_000), &[0; 70_000], climbing.as_bytes(), beyond.as_bytes(), b"m0"];
+    for words in words {
+        let mut client = Command::new("openssl");
+        client.args(["s_client", "-quiet", "-tls1_3", "-alpn", "clearskies/2", "-connect", &a.addr()]);
+        let piped = || std::process::Stdio::piped();
+        let mut client = client.stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap();
+        // It may be sent away before it has said all.
+        let _ = client.stdin.take().unwrap().write_all(words);
+        // It ends when the daemon hangs up.
+        let out = client.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(said.len() < 4096 && !said.contains("root:"), "{said}");
+        assert!(String::from_utf8_lossy(&out.stderr).contains("verify"), "the channel was there: {out:?}");
+    }
+    a.write("after", "2");
+    eventually(DEADLINE, "friends still talk", || b.read("after").is_some());
+}
