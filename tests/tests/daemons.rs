@@ -574,3 +574,30 @@ fn known_clients_read_the_control_protocol() {
         assert!(client.line().unwrap()["error"].is_null());
     }
 }
+
+#[test]
+fn a_daemon_at_rest_takes_no_processor_time() {
+    // Without a network as well as with one: each has its own ways to be woken for nothing.
+    let (alone, lan) = (Node::running(), Node::running_on_lan());
+    for node in [&alone, &lan] {
+        node.run(&["share", &node.share()]).ok();
+        eventually(DEADLINE, "the folder is looked through", || {
+            !node.status().to_string().contains("scanning")
+        });
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let before = [&alone, &lan].map(processor_ticks);
+    std::thread::sleep(Duration::from_secs(3));
+    let after = [&alone, &lan].map(processor_ticks);
+    // Of 300 ticks.
+    for (before, after) in before.into_iter().zip(after) {
+        assert!(after - before < 30, "{before} {after}");
+    }
+}
+
+/// Hundredths of a second that a node's daemon has spent.
+fn processor_ticks(node: &Node) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
