@@ -597,7 +597,7 @@ fn a_daemon_at_rest_takes_no_processor_time() {
 
 /// Hundredths of a second that a node's daemon has spent.
 fn processor_ticks(node: &Node) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }

@@ -88,9 +88,10 @@ pub enum Command {
         /// The share's path.
         path: String,
     },
-    /// Brings an archived file back beside or at its old path. Outcome: [`Reply::Restored`].
+    /// Brings an archived file back beside or at its old path, or of a directory all that is not there now. Outcome:
+    /// [`Reply::Restored`] or [`Reply::RestoredAll`].
     Restore {
-        /// Absolute path that the file had.
+        /// Absolute path that the file or directory had.
         path: String,
         /// Folder in the archive; `None`: the newest that has it.
         folder: Option<String>,
@@ -162,6 +163,13 @@ pub enum Reply {
     Restored {
         /// Where it is now, absolute.
         path: String,
+    },
+    /// What was missing beneath a directory came back.
+    RestoredAll {
+        /// The directory, absolute.
+        path: String,
+        /// How many files and links.
+        files: u64,
     },
     /// Sentences that say why a path is not in step, or that it is.
     Why(Vec<String>),

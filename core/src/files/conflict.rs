@@ -179,11 +179,20 @@ fn is_dir(record: &Record) -> bool {
     entry(record).is_some_and(|value| value.content == EntryContent::Dir)
 }
 
+/// No record has this uuid: what a conflict file lost to where that is a directory which only stands for what lies
+/// beneath it (protocol §8).
+pub const NO_RECORD: Uuid = Uuid([0; 16]);
+
 /// What a read_write peer does with a hidden record, once K covers the clocks of all records concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HiddenFate {
-    /// It gets the key of this path.
-    Rename(RelPath),
+    /// It becomes a conflict file.
+    Rename {
+        /// It gets the key of this path.
+        to: RelPath,
+        /// The record that is shown in its place; [`NO_RECORD`] where that is a directory without one.
+        lost_to: Uuid,
+    },
     /// Its value equals the shown one: it is deleted.
     Delete,
 }
@@ -224,7 +233,8 @@ fn hidden_fate(winner: Option<&Record>, hidden: &Record, path: &RelPath) -> Opti
     if equal {
         return Some(HiddenFate::Delete);
     }
-    Some(HiddenFate::Rename(hidden_name(hidden, path)))
+    let lost_to = winner.map_or(NO_RECORD, |winner| winner.uuid);
+    Some(HiddenFate::Rename { to: hidden_name(hidden, path), lost_to })
 }
 
 /// Live conflict files that are deleted because another one of the same source has equal content: all but the one
@@ -365,8 +375,9 @@ mod tests {
                 assert_eq!((pair.shown, pair.hidden), (&winner, &loser));
                 match pair.fate {
                     Some(HiddenFate::Delete) => assert!(delete),
-                    Some(HiddenFate::Rename(to)) => {
-                        assert!(!delete && to != p && to == hidden_name(&loser, &p))
+                    Some(HiddenFate::Rename { to, lost_to }) => {
+                        assert!(!delete && to != p && to == hidden_name(&loser, &p));
+                        assert_eq!(lost_to, winner.uuid);
                     }
                     None => panic!("both are entries"),
                 }
@@ -375,7 +386,9 @@ mod tests {
         // An implied directory hides every file; a directory's own record then stays shown.
         let (one, two) = (file_record(1, "/a", 1, 2), file_record(2, "/a", 1, 1));
         assert_eq!(shown(&[&one, &two], true), None);
-        assert_eq!(resolve(&[&two, &one], true, &p).len(), 2);
+        let fates = resolve(&[&two, &one], true, &p);
+        let to_none = |fate: &HiddenFate| matches!(fate, HiddenFate::Rename { lost_to: NO_RECORD, .. });
+        assert!(fates.len() == 2 && fates.iter().all(|(_, fate)| to_none(fate)));
         assert_eq!(shown(&[&one, &dir(3, 1)], true), Some(&dir(3, 1)));
         // What is no entry is never shown before one, and is left alone.
         let odd = Record { value: Value::Null, ..file_record(9, "/a", 1, 9) };

@@ -166,8 +166,9 @@ pub enum Step {
     /// The disk differs from base: [`crate::files::local::local_change`] says what change that is. Relied on
     /// `row.disk`. A peer that may not author takes [`put_back`] instead.
     LocalChange,
-    /// The disk holds a value (the base's) that lost to the shown one, which had not seen it: author the conflict
-    /// record ([`crate::files::conflict::conflict_file`]) before the path is brought to the shown version.
+    /// The disk holds a value (the base's) that lost to one which had not seen it, here or where the record moved to:
+    /// author the conflict record ([`crate::files::conflict::conflict_file`]), named after the record's path, before
+    /// the content here is replaced or taken away.
     Conflict,
     /// The disk holds a value (the base's) that lost to one which is now deleted: write it again, with a
     /// `value_clock` that is the join of both (protocol §7, Conflict).
@@ -330,17 +331,19 @@ fn leave(view: &View<'_>, goal: Goal<'_>, disk: &DiskState) -> Step {
     };
     match fate(view) {
         Fate::Shown => match view.base_now.or(view.shown) {
-            Some(now) if lost(now) && view.policy.author && !view.conflict_made => {
-                if view.policy.known {
-                    Step::Conflict
-                } else {
-                    Step::Wait(Reason::NotKnown)
-                }
-            }
+            Some(now) if lost(now) && unsaved(view) => conflict(view),
             _ => replace(view, goal, disk, true),
         },
         Fate::Hidden => Step::Wait(Reason::Hidden),
         Fate::Elsewhere(None) => Step::Wait(Reason::Unusable),
+        // Where it can move or must wait, the conflict is met at the new path.
+        Fate::Elsewhere(Some(_))
+            if matches!(view.target, Target::Holds | Target::Unwanted | Target::Cycle)
+                && view.base_now.is_some_and(lost)
+                && unsaved(view) =>
+        {
+            conflict(view)
+        }
         Fate::Elsewhere(Some(to)) => move_away(view, goal, disk, to),
         Fate::Deleted if view.policy.author && view.base_now.is_some_and(lost) => {
             if view.policy.known {
@@ -351,6 +354,15 @@ fn leave(view: &View<'_>, goal: Goal<'_>, disk: &DiskState) -> Step {
         }
         Fate::Deleted | Fate::None => dispose(view, goal, disk),
     }
+}
+
+/// Whether nobody has made the conflict record yet, and this peer may.
+fn unsaved(view: &View<'_>) -> bool {
+    view.policy.author && !view.conflict_made
+}
+
+fn conflict(view: &View<'_>) -> Step {
+    if view.policy.known { Step::Conflict } else { Step::Wait(Reason::NotKnown) }
 }
 
 /// The base's record lives at `to` now.

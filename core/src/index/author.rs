@@ -317,6 +317,17 @@ pub fn conflict_copy(
     finish(author, record)
 }
 
+/// A record that is hidden under its key leaves it (protocol §7 "Two live records", §8): it gets another key and says
+/// to which record it lost, if it is no conflict file already. Its `value_change` and `value_clock` stay, so that
+/// whoever does it makes the same value, and a delete or an edit that had not seen it still counts.
+pub fn give_way(author: &mut Author, from: &Record, key: String, lost_to: Uuid) -> Result<Record, Unmade> {
+    let mut marked = from.clone();
+    if let Value::Entry(entry) = &mut marked.value {
+        entry.conflict_source.get_or_insert(lost_to);
+    }
+    move_to(author, &marked, key)
+}
+
 /// The next revision and its change, without taking it: later than every time in the version that it changes, and
 /// otherwise `time` or now, whichever is earlier.
 fn draft(author: &Author, from: Option<&Record>, time: Option<WallTime>) -> Result<(u64, Change), Unmade> {
@@ -477,6 +488,36 @@ mod tests {
         let edited = edit(&mut a, &x, file_value(5), None).unwrap();
         assert!(!conflicts(&edited, &y));
         assert_eq!(join(&edited, &y).size(), 5);
+    }
+
+    #[test]
+    fn records_that_give_way_apart_join_without_fault() {
+        let (mut a, mut b) = (author(1), author(2));
+        let v = file(&mut a, "/n", 1);
+        let (first, second) = (Uuid([8; 16]), Uuid([9; 16]));
+        let x = give_way(&mut a, &v, "/n.CONFLICT".into(), first).unwrap();
+        let y = give_way(&mut b, &v, "/n.CONFLICT".into(), first).unwrap();
+        assert_eq!((x.value_change, &x.value_clock, &x.value), (v.value_change, &v.value_clock, &y.value));
+        for (known, news) in [(&x, &y), (&x, &v), (&v, &x), (&y, &x)] {
+            let merged = merge(known, news);
+            assert!(merged.fault.is_none() && !conflicts(known, news));
+            assert_eq!(
+                (merged.record.key.as_str(), merged.record.conflict_source()),
+                ("/n.CONFLICT", Some(first))
+            );
+        }
+        // Who saw another winner: one of both, the same everywhere.
+        let z = give_way(&mut b, &v, "/n.CONFLICT".into(), second).unwrap();
+        assert_eq!(join(&x, &z).value, join(&z, &x).value);
+        assert!(merge(&x, &z).fault.is_none());
+        // A delete and an edit that had not seen it count all the same.
+        assert!(join(&x, &delete(&mut b, &v).unwrap()).deleted());
+        let edited = edit(&mut b, &v, file_value(5), None).unwrap();
+        assert!(!conflicts(&x, &edited));
+        assert_eq!(join(&x, &edited).size(), 5);
+        // What is a conflict file already stays that of its own source.
+        let again = give_way(&mut a, &x, "/m".into(), second).unwrap();
+        assert_eq!(again.conflict_source(), Some(first));
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub fn join(a: &Record, b: &Record) -> Record {
     }
 }
 
-/// The version whose part was changed last; of equal changes, which honest peers never make apart, the one with the
-/// larger bytes.
+/// The version whose part was changed last; of equal changes, which honest peers never make apart but for the source
+/// of a conflict file, the one that `bytes` calls larger.
 fn larger<'a>(
     a: &'a Record,
     b: &'a Record,
@@ -45,10 +45,16 @@ fn larger<'a>(
     }
 }
 
-/// By the canonical JSON of the value, then by the entries of its clock.
+/// What says to which record it lost comes last, because a record that gives way says so without another
+/// `value_change`; then by the canonical JSON of the value, then by the entries of its clock.
 fn value_order(a: &Record, b: &Record) -> Ordering {
     if a.value == b.value {
         return a.value_clock.order(&b.value_clock);
+    }
+    let lost = |record: &Record| record.conflict_source().is_some();
+    match lost(a).cmp(&lost(b)) {
+        Ordering::Equal => {}
+        order => return order,
     }
     let (mut x, mut y) = (Vec::new(), Vec::new());
     write_value(&a.value, &mut x);

@@ -18,10 +18,13 @@ pub mod planning;
 pub mod progress;
 pub mod renewal;
 pub mod resolve;
+#[cfg(test)]
+mod resume_tests;
 pub mod status;
 pub mod survey;
 pub mod task;
 pub mod txn;
+pub mod unusable;
 pub mod waits;
 pub mod work;
 
@@ -351,9 +354,7 @@ impl Share {
     fn pump_work(&mut self, ctx: &mut Ctx<'_>) {
         self.work.enabled = self.may_work();
         self.work.pump(ctx.now, ctx.out);
-        if self.pipeline.is_idle() {
-            self.work.pump_removals(ctx.now, ctx.out);
-        }
+        self.work.pump_removals(self.pipeline.is_idle(), ctx.now, ctx.out);
         self.intents.extend(self.work.take_unsure());
         let (items, groups) = self.work.take_finished();
         if !items.is_empty() || !groups.is_empty() {
@@ -515,7 +516,9 @@ impl Share {
             self.committed(ctx, batch);
             return;
         }
-        for (conn, resume) in &effects.resume {
+        // An answer goes on behind a record only if that was not passed over.
+        let resume = effects.resume.iter().filter(|_| !effects.identity_lost);
+        for (conn, resume) in resume {
             if let Some(link) = self.links.get(conn) {
                 let key = layout::peer_fact_key(self.root, Fact::Resume, link.peer);
                 writes.push(Write::Put { space: Space::Meta, key, value: encode_resume(resume) });
@@ -541,14 +544,17 @@ impl Share {
         self.progress = progress;
         self.waits.note(&effects.awaited, &self.progress.knowledge, ctx.now.mono);
         self.store_trouble = None;
+        let mut deleted = Vec::new();
         for op in &ops {
             if let Op::Remote { record, .. } = op {
                 self.work.superseded(record, ctx.now, ctx.out);
+                deleted.extend(RelPath::from_key(&record.key).filter(|_| record.deleted()));
             }
         }
         for path in &effects.newer {
             self.work.forget_failure(path);
         }
+        self.work.hurry(deleted);
         for (conn, arrival) in effects.from_link {
             if let Some(link) = self.links.get_mut(&conn) {
                 link.feed.note_from_link(arrival);

@@ -399,7 +399,18 @@ impl Judge<'_> {
             let Some(record) = live.iter().find(|record| record.uuid == uuid) else { continue };
             let mut author = self.author();
             let made = match fate {
-                HiddenFate::Rename(to) => author::move_to(&mut author, record, to.to_key()),
+                HiddenFate::Rename { to, lost_to } => {
+                    let made = author::give_way(&mut author, record, to.to_key(), lost_to);
+                    if made.is_ok() {
+                        let who = self.who(record.value_change.peer);
+                        self.effects.notices.push(format!(
+                            "{}: made here and elsewhere at once; the one of {who} is kept as {}.",
+                            path.as_str(),
+                            to.name()
+                        ));
+                    }
+                    made
+                }
                 HiddenFate::Delete => author::delete(&mut author, record),
             };
             match made {
@@ -464,7 +475,9 @@ impl Judge<'_> {
             Step::LocalChange => self.effects.again.push(path.clone()),
             Step::Conflict => {
                 if let Some(loser) = base {
-                    return self.make_conflict(path, &loser);
+                    // Beside the winner, wherever that moved to meanwhile.
+                    let place = base_now.and_then(|now| RelPath::from_key(&now.key));
+                    return self.make_conflict(place.as_ref().unwrap_or(path), &loser);
                 }
             }
             Step::Rewrite => {
@@ -523,8 +536,8 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Whether the content of a base may go: true unless it is the only copy of a value that lost and whose conflict
-    /// file is not on disk yet.
+    /// Whether the content of a base may go: true unless it is a value that lost and whose conflict file was not made,
+    /// or is not on disk yet.
     fn saved_as_conflict(
         &mut self,
         base: &Option<Arc<Record>>,
@@ -534,9 +547,14 @@ impl Judge<'_> {
         if !merge::conflicts(now, base) {
             return Ok(true);
         }
+        if base.content().is_none_or(|content| *content == EntryContent::Dir) {
+            return Ok(true);
+        }
         let (_, uuid) = conflict::conflict_id(base.uuid, &base.value_change);
-        let Some(saved) = self.txn.record(uuid)?.filter(|saved| !saved.deleted()) else { return Ok(true) };
-        if saved.content() != base.content() {
+        // A peer that may not author makes no conflict file; its archive keeps what goes.
+        let Some(saved) = self.txn.record(uuid)? else { return Ok(!self.may_author()) };
+        // Whoever deleted or edited the conflict file had its content before him.
+        if saved.deleted() || saved.content() != base.content() {
             return Ok(true);
         }
         let Some(path) = RelPath::from_key(&saved.key) else { return Ok(true) };

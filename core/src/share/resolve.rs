@@ -33,9 +33,16 @@ impl Judge<'_> {
         if !keep {
             return self.drop_conflict(path, &record);
         }
-        let Some(original) = self.txn.record(source)? else {
-            // What it lost to is not known here: it becomes a file like any other.
-            self.set_value(path, &record, EntryValue { conflict_source: None, ..value.clone() })?;
+        // A directory is not replaced, with all that it holds. There, and where it is not known here what it lost to,
+        // it becomes a file like any other.
+        let original = self.txn.record(source)?;
+        let Some(original) = original.filter(|original| !original.is_dir()) else {
+            if self.set_value(path, &record, EntryValue { conflict_source: None, ..value.clone() })? {
+                self.effects.notices.push(format!(
+                    "{}: its old name belongs to a directory, or to nothing that is known here, so it keeps this one.",
+                    path.as_str()
+                ));
+            }
             return Ok(());
         };
         // Rows that the changes touch, so that a miss leaves nothing half done.

@@ -216,6 +216,14 @@ impl Share {
         if let Some(more) = unreadable.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
             problems.push(format!("{more} more paths cannot be read; the log names them."));
         }
+        let mut unusable = self.survey.unusable.iter();
+        problems.extend(unusable.by_ref().take(NAMED_MAX).map(|(dir, why)| format!("{}: {why}", shown(dir))));
+        let more = unusable.count();
+        if more > 0 {
+            problems.push(format!(
+                "{more} more names cannot be synced; `clearskies why` of a directory names them."
+            ));
+        }
         problems
     }
 

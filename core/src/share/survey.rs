@@ -24,6 +24,7 @@ use crate::io::store::{Query, Space, StoreDone, StoreError, StoreOp};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::share::layout;
 use crate::share::local::Observation;
+use crate::share::unusable::Unusable;
 use crate::time::{Instant, Now};
 
 /// A path is looked at once it was quiet for this long,
@@ -52,6 +53,8 @@ const HELD_PATHS_MAX: usize = 100;
 const UNREADABLE_MAX: usize = 100;
 /// Sockets, pipes and devices that are known by name.
 const SPECIAL_MAX: usize = 1000;
+/// What there is to say of a link that names bytes which are no text.
+const LINK_TARGET: &str = "it is a link, and its target is not UTF-8; give it a target that is.";
 
 /// What becomes of paths that are gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,6 +157,8 @@ pub struct Survey {
     pub unreadable: BTreeMap<RelPath, String>,
     /// Sockets, pipes and devices: the first of them, for who asks.
     pub special: BTreeSet<RelPath>,
+    /// Names that cannot be synced.
+    pub unusable: Unusable,
     /// The folder is not what it should be.
     pub root_lost: Option<Result<Option<Vec<u8>>, DiskError>>,
 }
@@ -205,6 +210,7 @@ impl Survey {
             live: 0,
             unreadable: BTreeMap::new(),
             special: BTreeSet::new(),
+            unusable: Unusable::default(),
             root_lost: None,
         }
     }
@@ -314,6 +320,7 @@ impl Survey {
             self.hints.clear();
             self.unreadable.clear();
             self.special.clear();
+            self.unusable.clear();
             // What was held is counted anew, together with what went since.
             self.budget.note_back(self.held.0);
             self.held = (0, Vec::new());
@@ -386,8 +393,9 @@ impl Survey {
                     self.take(path, seen);
                 }
                 Err(DiskError::NotFound | DiskError::WrongKind) => {
-                    self.unreadable.remove(&path);
+                    self.unreadable.retain(|known, _| !known.starts_with(&path));
                     self.special.remove(&path);
+                    self.unusable.forget(&path);
                     if was_dir {
                         self.gone_dirs.push(path.clone());
                     }
@@ -422,16 +430,7 @@ impl Survey {
 
     /// A name that cannot be synced is in a directory, or was.
     pub fn note_unusable(&mut self, dir: RelPath, name: &str, there: bool) {
-        let why = alloc::format!(
-            "{name} has a name that cannot be synced (it is not UTF-8, or not allowed); rename it."
-        );
-        if !there {
-            if self.unreadable.get(&dir) == Some(&why) {
-                self.unreadable.remove(&dir);
-            }
-        } else if self.unreadable.len() < UNREADABLE_MAX {
-            self.unreadable.insert(dir, why);
-        }
+        self.unusable.note(dir, name, there);
     }
 
     fn note_unreadable(&mut self, path: RelPath, error: DiskError) {
@@ -611,6 +610,11 @@ impl Survey {
                 Err(DiskError::Changed | DiskError::NotFound | DiskError::WrongKind) => {
                     let path = todo.path.clone();
                     self.hint(path, now);
+                }
+                Err(DiskError::BadName) if todo.stamp.kind == Kind::Link => {
+                    if self.unreadable.len() < UNREADABLE_MAX {
+                        self.unreadable.insert(todo.path.clone(), LINK_TARGET.into());
+                    }
                 }
                 Err(error) => {
                     let path = todo.path.clone();

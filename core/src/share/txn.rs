@@ -382,15 +382,18 @@ impl Txn {
             return;
         }
         let Value::Entry(entry) = &record.value else { return };
-        let EntryContent::File { size, .. } = entry.content else { return };
         let conflict = u64::from(entry.conflict_source.is_some());
+        let (file, size) = match entry.content {
+            EntryContent::File { size, .. } => (1, size),
+            EntryContent::Dir | EntryContent::Link(_) => (0, 0),
+        };
         let Totals { files, bytes, conflicts, .. } = &mut self.totals;
         if add {
-            *files += 1;
+            *files += file;
             *bytes = bytes.saturating_add(size);
             *conflicts += conflict;
         } else {
-            *files = files.saturating_sub(1);
+            *files = files.saturating_sub(file);
             *bytes = bytes.saturating_sub(size);
             *conflicts = conflicts.saturating_sub(conflict);
         }

@@ -5,6 +5,7 @@
 
 mod dirs;
 mod install;
+mod removals;
 mod retry;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,7 +23,7 @@ use crate::files::reconcile::GRAIN_DEFAULT;
 use crate::ids::{RootId, TempId, Token, Uuid};
 use crate::index::codec::PeerTable;
 use crate::index::record::{EntryContent, Record, Value};
-use crate::io::disk::{DiskDone, DiskError, DiskOp, Kind, Remove, SetMeta, Stage, StageContent, Stamp};
+use crate::io::disk::{DiskDone, DiskError, DiskOp, Kind, SetMeta, Stage, StageContent, Stamp};
 use crate::io::store::{Query, Space, StoreDone, StoreError, StoreOp};
 use crate::share::finish::{Finished, Outcome};
 use crate::share::layout;
@@ -150,6 +151,8 @@ pub struct Work {
     wants: BTreeMap<u64, (RelPath, Arc<Record>, Option<Stamp>)>,
     /// The downloads by the record that they are for.
     wanted: BTreeMap<Uuid, u64>,
+    /// What downloads copy from, by their numbers.
+    sources: BTreeMap<u64, RelPath>,
     next_id: u64,
     next_temp: u64,
     intents_base: u64,
@@ -158,6 +161,8 @@ pub struct Work {
     dirs: Vec<(RelPath, Option<Arc<Record>>)>,
     metas: Vec<(SetMeta, Arc<Record>)>,
     removals: Vec<(RelPath, Stamp)>,
+    /// When the first of the removals was found.
+    removals_since: Option<Instant>,
     waiting_wants: VecDeque<Want>,
     ready: Vec<Ready>,
     ready_since: Option<Instant>,
@@ -193,6 +198,7 @@ impl Work {
             busy: BTreeSet::new(),
             wants: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            sources: BTreeMap::new(),
             next_id: 0,
             // The fetcher counts up from its own base; this half of the numbers is never reached by it.
             next_temp: temp_base ^ (1 << 63),
@@ -202,6 +208,7 @@ impl Work {
             dirs: Vec::new(),
             metas: Vec::new(),
             removals: Vec::new(),
+            removals_since: None,
             waiting_wants: VecDeque::new(),
             ready: Vec::new(),
             ready_since: None,
@@ -339,6 +346,9 @@ impl Work {
                 let id = self.next_id;
                 let (size, sha256) = (*size, *sha256);
                 self.wanted.insert(version.uuid, id);
+                if let Some((from, _)) = &local {
+                    self.sources.insert(id, from.clone());
+                }
                 self.wants.insert(id, (path, version, replaces));
                 self.waiting_wants.push_back(Want { id, sha256, size, mode, mtime_ns, local });
             }
@@ -397,6 +407,7 @@ impl Work {
 
     fn take_want(&mut self, id: u64) -> Option<(RelPath, Arc<Record>, Option<Stamp>)> {
         let want = self.wants.remove(&id)?;
+        self.sources.remove(&id);
         if self.wanted.get(&want.1.uuid) == Some(&id) {
             self.wanted.remove(&want.1.uuid);
         }
@@ -507,29 +518,6 @@ impl Work {
         let (busy, sweeps) = (&self.busy, self.sweeps);
         self.failures.retain(|path, failure| failure.sweep == sweeps || busy.contains(path));
         self.sweep = if core::mem::take(&mut self.again) { Sweep::Due } else { Sweep::Rest };
-    }
-
-    /// Removes what the sweeps found to be removed, once nothing else is under way: what is moved or copied from a
-    /// path must be done before the path goes.
-    pub fn pump_removals(&mut self, now: Now, out: &mut Outbox) {
-        if self.removals.is_empty() || !self.busy.is_empty() || !self.enabled {
-            return;
-        }
-        let mut items = core::mem::take(&mut self.removals);
-        // Deepest first, so that a directory is empty when its turn comes.
-        items.sort_by(|(a, _), (b, _)| b.cmp(a));
-        items.dedup_by(|(a, _), (b, _)| a == b);
-        let archive = archive_folder(now.wall);
-        for (path, _) in &items {
-            self.busy.insert(path.clone());
-        }
-        let paths = items.iter().map(|(path, _)| path.clone()).collect();
-        let items = items
-            .into_iter()
-            .map(|(path, stamp)| Remove { path, stamp, archive: Some(archive.clone()) })
-            .collect();
-        let job = Job::Remove(paths, archive);
-        self.jobs.insert(out.disk(DiskOp::Remove { root: self.root, items }), job);
     }
 
     fn placed(&mut self, path: RelPath, version: Arc<Record>, stamp: Stamp, now: Now) {
@@ -644,26 +632,7 @@ impl Work {
                 let op = DiskOp::Rename { root: self.root, from, to, stamp };
                 self.jobs.insert(out.disk(op), Job::Rename(renaming));
             }
-            Job::Remove(paths, archive) => {
-                let results = match result {
-                    Ok(DiskDone::Removed(results)) if results.len() == paths.len() => results,
-                    Ok(_) => paths.iter().map(|_| Err(DiskError::Io)).collect(),
-                    Err(error) => paths.iter().map(|_| Err(error)).collect(),
-                };
-                for (path, result) in paths.into_iter().zip(results) {
-                    let outcome = match result {
-                        Ok(()) => Outcome::Removed { archived: Some(archive.clone()) },
-                        Err(DiskError::NotFound) => Outcome::Removed { archived: None },
-                        Err(DiskError::NotEmpty) => Outcome::Kept,
-                        Err(error) => {
-                            self.fail(path, Trouble::Disk(error), now);
-                            continue;
-                        }
-                    };
-                    self.failures.remove(&path);
-                    self.finished.push(Finished { path, outcome });
-                }
-            }
+            Job::Remove(paths, archive) => self.removed(paths, &archive, result, now),
             Job::SetMeta(items) => {
                 let stamps = stamps(result, items.len());
                 for ((item, version), stamp) in items.into_iter().zip(stamps) {

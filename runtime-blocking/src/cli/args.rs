@@ -65,7 +65,7 @@ pub(crate) enum Command {
     Conflicts(Conflicts),
     /// List deletions that are held back because they are so many, or decide about them
     Deletions(Deletions),
-    /// Bring back a file that sync replaced or deleted; without one, list those that can come back
+    /// Bring back a file or directory that sync replaced or deleted; without one, list what can come back
     Restore(Restore),
     /// Say why a file is not in step
     Why {
@@ -183,7 +183,7 @@ pub(crate) struct Deletions {
 
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
-    /// The path that the file had, or a share to list
+    /// The path that the file or directory had, or a share to list
     pub(crate) path: Option<PathBuf>,
     /// Which of its versions, by its folder in the list [default: the newest]
     #[arg(long, value_name = "NAME")]

@@ -21,7 +21,9 @@ pub(super) fn conflicts(home: &Home, conflicts: &Conflicts) -> Outcome {
         let file = absolute(file)?;
         client.ask(&json!({ "type": "resolve", "path": file, "keep": keep }))?;
         return say(&if keep {
-            format!("{file} takes the place of the file that it lost to.")
+            format!(
+                "{file} takes the place of what it lost to; where that is a directory, it keeps its own name."
+            )
         } else {
             format!("{file} is deleted.")
         });
@@ -112,7 +114,12 @@ pub(super) fn restore(home: &Home, restore: &Restore) -> Outcome {
     }
     let path = absolute(path)?;
     let reply = client.ask(&json!({ "type": "restore", "path": path, "folder": restore.folder }))?;
-    say(&format!("{} is back.", text(&reply["path"])))
+    let path = text(&reply["path"]);
+    match reply["files"].as_u64() {
+        None => say(&format!("{path} is back.")),
+        Some(0) => say(&format!("Everything that the archive holds of {path} is there already.")),
+        Some(files) => say(&format!("{} back in {path}.", count(files, "file is", "files are"))),
+    }
 }
 
 fn list(client: &mut Client, shares: &[String]) -> Outcome {

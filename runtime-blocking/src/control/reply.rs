@@ -67,6 +67,7 @@ pub(crate) fn reply(shape: &Shape, reply: Reply) -> Value {
         Reply::Deletions(held) => json!({ "deletions": held.iter().map(deletions).collect::<Vec<_>>() }),
         Reply::Archive(files) => json!({ "files": files.iter().map(archived).collect::<Vec<_>>() }),
         Reply::Restored { path } => json!({ "path": path }),
+        Reply::RestoredAll { path, files } => json!({ "path": path, "files": files }),
         Reply::Why(reasons) => json!({ "reasons": reasons }),
         Reply::Settings(settings) => settings_of(shape, settings),
     }

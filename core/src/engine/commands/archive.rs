@@ -1,6 +1,7 @@
 //! The archive as users see it: listed, and files brought back from it (sync.md, Deletes).
 
 use alloc::boxed::Box;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -27,6 +28,8 @@ const LISTED_MAX: u32 = 100_000;
 pub(in crate::engine) const PRUNE_FIRST: Duration = Duration::from_secs(600);
 /// and this often from then on.
 const PRUNE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Paths that the disk is asked about at once.
+const LOOKED_AT_MAX: usize = 500;
 /// Names that are tried for a restored file whose old path is taken.
 const NAMES_MAX: u32 = 100;
 
@@ -39,6 +42,8 @@ pub(in crate::engine) enum ArchiveAsk {
     Find { id: CommandId, root: RootId, path: RelPath, folder: Option<String> },
     /// A file is being copied back.
     Restore(Restoring),
+    /// What lay beneath a directory is being copied back.
+    RestoreAll(RestoringAll),
     /// How large the volume is whose archive is to be pruned.
     Space(RootId),
     /// What an archive holds that has this space.
@@ -56,6 +61,24 @@ pub(in crate::engine) struct Restoring {
     path: RelPath,
     to: RelPath,
     tried: u32,
+}
+
+/// What lay beneath a directory and is copied back, one after the other, where nothing is now.
+#[derive(Debug)]
+pub(in crate::engine) struct RestoringAll {
+    id: CommandId,
+    root: RootId,
+    dir: RelPath,
+    /// The folder in the archive and the path of each, not looked at yet.
+    waiting: VecDeque<(String, RelPath)>,
+    /// Those that the disk is asked about.
+    asked: Vec<(String, RelPath)>,
+    /// Those that are missing; the first is being copied.
+    missing: VecDeque<(String, RelPath)>,
+    back: u64,
+    failed: u64,
+    /// The first that failed.
+    trouble: Option<(RelPath, DiskError)>,
 }
 
 impl Engine {
@@ -126,6 +149,7 @@ impl Engine {
                 }
             },
             (ArchiveAsk::Restore(restoring), completion) => self.restored(now, restoring, completion),
+            (ArchiveAsk::RestoreAll(all), completion) => self.restored_one(now, all, completion),
             (ArchiveAsk::Space(root), Completion::Disk(Ok(DiskDone::Space { free, total }))) => {
                 let limit = limit_bytes(total, self.settings.archive_percent());
                 let wanted = self.shares.get(&root).map_or(0, |share| share.progress.totals.pending_bytes);
@@ -233,18 +257,35 @@ impl Engine {
         folder: Option<&str>,
         files: &[Archived],
     ) {
-        let wanted =
-            |file: &&Archived| file.path == path && folder.is_none_or(|folder| file.folder == folder);
-        match files.iter().find(wanted) {
-            Some(file) => {
+        let listed = files.iter().filter(|file| folder.is_none_or(|folder| file.folder == folder));
+        match listed.clone().find(|file| file.path.starts_with(&path)) {
+            Some(file) if file.path == path => {
                 let (folder, to) = (file.folder.clone(), path.clone());
                 self.copy_back(Restoring { id, root, folder, path, to, tried: 0 });
+            }
+            Some(_) => {
+                let mut known = BTreeSet::new();
+                let newest =
+                    listed.filter(|file| file.path.is_beneath(&path) && known.insert(file.path.clone()));
+                let waiting = newest.map(|file| (file.folder.clone(), file.path.clone())).collect();
+                self.copy_on(RestoringAll {
+                    id,
+                    root,
+                    dir: path,
+                    waiting,
+                    asked: Vec::new(),
+                    missing: VecDeque::new(),
+                    back: 0,
+                    failed: 0,
+                    trouble: None,
+                });
             }
             None => {
                 let path = self.absolute(root, &path);
                 let place = folder.map(|folder| format!(" under {folder}")).unwrap_or_default();
-                let message =
-                    format!("The archive holds no {path}{place}; `clearskies archive` lists what it holds.");
+                let message = format!(
+                    "The archive holds no {path}{place}; `clearskies restore` without a path lists what it holds."
+                );
                 self.reply(id, Err(refusal("not_archived", message)));
             }
         }
@@ -275,14 +316,7 @@ impl Engine {
         match result {
             Ok(()) => {
                 let path = self.absolute(root, &restoring.to);
-                if let Some((share, mut ctx)) = self.share_ctx(now, root) {
-                    // Directories that had to be made for it are new as well.
-                    for dir in restoring.to.ancestors().filter(|dir| !dir.is_root()) {
-                        share.survey.hint(dir, now);
-                    }
-                    share.survey.hint(restoring.to, now);
-                    share.pump(&mut ctx);
-                }
+                self.hint_restored(now, root, restoring.to);
                 self.reply(id, Ok(Reply::Restored { path }));
             }
             Err(DiskError::Exists) if restoring.tried < NAMES_MAX => {
@@ -296,6 +330,94 @@ impl Engine {
                 }
             }
             Err(error) => self.restore_failed(&restoring, error),
+        }
+    }
+
+    /// The next of many: what is there already is left alone.
+    fn copy_on(&mut self, mut all: RestoringAll) {
+        self.out.set_owner(None);
+        let root = all.root;
+        if let Some((folder, path)) = all.missing.front().cloned() {
+            let op = DiskOp::RestoreArchived { root, folder, to: path.clone(), path };
+            let token = self.out.disk(op);
+            self.archives.insert(token, ArchiveAsk::RestoreAll(all));
+        } else if !all.waiting.is_empty() {
+            let rest = all.waiting.split_off(all.waiting.len().min(LOOKED_AT_MAX));
+            all.asked = core::mem::replace(&mut all.waiting, rest).into();
+            let paths = all.asked.iter().map(|(_, path)| path.clone()).collect();
+            let token = self.out.disk(DiskOp::Stat { root, paths });
+            self.archives.insert(token, ArchiveAsk::RestoreAll(all));
+        } else {
+            let path = self.absolute(root, &all.dir);
+            let files = all.back;
+            let reply = match &all.trouble {
+                None => Ok(Reply::RestoredAll { path, files }),
+                Some((first, error)) => {
+                    let first = self.absolute(root, first);
+                    let (failed, why) = (all.failed, status::disk_sentence(*error));
+                    let message = format!(
+                        "Files that came back: {files}. Files that cannot be restored: {failed}; {first}: {why}"
+                    );
+                    Err(refusal("restore", message))
+                }
+            };
+            self.reply(all.id, reply);
+        }
+    }
+
+    /// Takes what the disk says of some of many, or of the one that was copied.
+    fn restored_one(&mut self, now: Now, mut all: RestoringAll, completion: Completion) {
+        let asked = core::mem::take(&mut all.asked);
+        let count = asked.len().max(1);
+        let mut answers = match completion {
+            Completion::Disk(Ok(DiskDone::Stamps(stamps))) if stamps.len() == count => stamps,
+            Completion::Disk(Err(error)) => (0..count).map(|_| Err(error)).collect(),
+            _ => (0..count).map(|_| Err(DiskError::Io)).collect(),
+        };
+        if asked.is_empty() {
+            let result = answers.pop().unwrap_or(Err(DiskError::Io));
+            let Some((_, path)) = all.missing.pop_front() else { return self.copy_on(all) };
+            match result {
+                Ok(_) => {
+                    all.back += 1;
+                    self.hint_restored(now, all.root, path);
+                }
+                // Something has just come there.
+                Err(DiskError::Exists) => {}
+                Err(DiskError::RootMissing) => {
+                    all.failed += 1 + (all.missing.len() + all.waiting.len()) as u64;
+                    all.missing.clear();
+                    all.waiting.clear();
+                    all.trouble.get_or_insert((path, DiskError::RootMissing));
+                }
+                Err(error) => {
+                    all.failed += 1;
+                    all.trouble.get_or_insert((path, error));
+                }
+            }
+        } else {
+            for (item, answer) in asked.into_iter().zip(answers) {
+                match answer {
+                    Ok(_) => {}
+                    Err(DiskError::NotFound) => all.missing.push_back(item),
+                    Err(error) => {
+                        all.failed += 1;
+                        all.trouble.get_or_insert((item.1, error));
+                    }
+                }
+            }
+        }
+        self.copy_on(all);
+    }
+
+    /// Has a restored file looked at; directories that had to be made for it are new as well.
+    fn hint_restored(&mut self, now: Now, root: RootId, path: RelPath) {
+        if let Some((share, mut ctx)) = self.share_ctx(now, root) {
+            for dir in path.ancestors().filter(|dir| !dir.is_root()) {
+                share.survey.hint(dir, now);
+            }
+            share.survey.hint(path, now);
+            share.pump(&mut ctx);
         }
     }
 

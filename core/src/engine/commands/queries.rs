@@ -376,13 +376,14 @@ fn problems(share: &Share, path: &RelPath) -> Vec<Problem> {
     }
     let unreadable = &share.survey.unreadable;
     if let Some(why) = unreadable.get(path) {
-        problems.push(Problem::Share(format!("It cannot be looked at: {why}")));
+        problems.push(Problem::Share(format!("It cannot be synced: {why}")));
     } else if path.ancestors().any(|dir| unreadable.contains_key(&dir)) {
         problems.push(Problem::Unobserved);
     }
     if share.survey.special.contains(path) {
         problems.push(Problem::SpecialFile);
     }
+    problems.extend(share.survey.unusable.in_dir(path).map(Problem::Share));
     if share.survey.held.1.contains(path) {
         problems.push(Problem::DeleteHeld);
     }

@@ -302,6 +302,32 @@ fn losers_are_kept() {
 }
 
 #[test]
+fn losers_are_kept_where_their_record_moved_on() {
+    let old = file_record(1, "/a", 1, 1);
+    let mine = edited(&old, file(2), 3, 2);
+    let theirs = edited(&moved(&old, "/b", 2, 4), file(3), 2, 5);
+    let lost = World::in_step(&mine).learn(&theirs);
+    // It follows, and the conflict is met there.
+    check(&lost, "move");
+    check(&World { target: Target::Taken, ..lost.clone() }, "target taken");
+    let half = Policy { known: false, ..Policy::FULL };
+    let reader = Policy { author: false, ..Policy::FULL };
+    for target in [Target::Holds, Target::Cycle, Target::Unwanted] {
+        let there = World { target, ..lost.clone() };
+        check(&there, "conflict");
+        check(&World { conflict_made: true, ..there.clone() }, "remove");
+        check(&World { policy: half, ..there.clone() }, "not known");
+        check(&World { policy: reader, ..there.clone() }, "remove");
+        check(&there.clone().learn(&file_record(2, "/a", 9, 7)), "conflict");
+    }
+    // What moved without an edit, or after it was seen, has lost nothing.
+    let followed = World::in_step(&mine).learn(&moved(&mine, "/b", 2, 4));
+    check(&World { target: Target::Holds, ..followed }, "remove");
+    let seen = edited(&moved(&mine, "/b", 2, 4), file(3), 2, 5);
+    check(&World { target: Target::Holds, ..World::in_step(&mine).learn(&seen) }, "remove");
+}
+
+#[test]
 fn directories_are_left_for_what_they_hold() {
     let dir = record(1, "/a", DIR, 1, 1);
     let mut left = World::in_step(&dir).learn(&deleted(&dir, 2, 2));

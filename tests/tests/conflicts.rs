@@ -1,0 +1,357 @@
+//! What becomes of changes that were made apart, and of what is to be removed meanwhile: nothing is lost, each loser
+//! has one conflict file that users can see and decide about. In virtual time.
+
+use std::time::Duration;
+
+use clearskies_core::engine::command::{Command, CommandError, Conflict, Existing, Reply};
+use clearskies_tests::sim::World;
+use clearskies_tests::sim::fs::Body;
+use clearskies_tests::sim::net::Conditions;
+use clearskies_tests::sim::users::Item;
+
+const SHARE: &str = "/share";
+const SEEDS: std::ops::Range<u64> = 0..3;
+const REST: Duration = Duration::from_secs(1800);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Two machines with one share, in step.
+fn joined(seed: u64) -> World {
+    let mut world = World::new(seed, 2);
+    world.node(0).share(SHARE);
+    let code = world.node(0).invite(SHARE);
+    let done = world.node(1).attach(&code, SHARE, Existing::Refuse, 0);
+    assert!(matches!(done, Ok(Reply::Share { new: true, .. })), "{done:?}");
+    rest(&mut world);
+    world
+}
+
+fn rest(world: &mut World) {
+    world.run_until_quiet(REST);
+    world.assert_same_trees(&[0, 1], SHARE);
+}
+
+fn at(path: &str) -> String {
+    format!("{SHARE}/{path}")
+}
+
+fn text(world: &World, index: usize, path: &str) -> Option<String> {
+    world.nodes[index].disk.read_file(&at(path)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn names(world: &World, index: usize) -> Vec<String> {
+    world.nodes[index].disk.tree(SHARE).into_keys().collect()
+}
+
+/// The conflict files, which are the same everywhere, counted and listed everywhere.
+#[track_caller]
+fn conflicts(world: &mut World) -> Vec<Conflict> {
+    let mut all = Vec::new();
+    for index in 0..2 {
+        let Ok(Reply::Conflicts(listed)) = world.ask(index, Command::Conflicts { path: None }) else {
+            panic!("n{index} lists no conflicts")
+        };
+        let named: Vec<String> = names(world, index)
+            .into_iter()
+            .filter(|name| name.contains(".CONFLICT."))
+            .map(|n| at(&n))
+            .collect();
+        let paths: Vec<String> = listed.iter().map(|conflict| conflict.path.clone()).collect();
+        assert_eq!(paths, named, "n{index}");
+        assert_eq!(world.status(index).shares[0].conflicts, listed.len() as u64, "n{index}");
+        all.push(paths);
+        if index == 1 {
+            assert_eq!(all[0], all[1]);
+            return listed;
+        }
+    }
+    Vec::new()
+}
+
+/// Exactly one conflict file, beside `path`, with this text.
+#[track_caller]
+fn one_conflict(world: &mut World, path: &str, content: &str) -> String {
+    let listed = conflicts(world);
+    assert_eq!(listed.len(), 1, "{:?}", names(world, 0));
+    assert_eq!(listed[0].original, at(path));
+    let name = listed[0].path.strip_prefix("/share/").expect("in the share").to_owned();
+    assert_eq!(text(world, 0, &name).as_deref(), Some(content));
+    name
+}
+
+fn resolve(world: &mut World, index: usize, path: &str, keep: bool) -> Result<Reply, CommandError> {
+    let done = world.ask(index, Command::Resolve { path: at(path), keep });
+    rest(world);
+    done
+}
+
+/// Whether a machine told its user a sentence with these words.
+fn was_told(world: &World, index: usize, words: &str) -> bool {
+    world.nodes[index].notices.iter().any(|notice| notice.contains(words))
+}
+
+/// Of `u1/x`, edited on one side and then moved and edited on the other.
+fn edit_against_move(seed: u64, to: &str, without_dir: bool, kill_after: Option<Duration>) {
+    let mut world = joined(seed);
+    world.node(0).mkdir(&at("u1"));
+    world.node(0).write(&at("u1/x"), b"base");
+    rest(&mut world);
+    world.crash(1);
+    world.node(1).write(&at("u1/x"), b"edit of 1");
+    world.run_for(10 * SECOND);
+    world.node(0).rename(&at("u1/x"), &at(to));
+    world.run_for(10 * SECOND);
+    world.node(0).write(&at(to), b"edit of 0");
+    if without_dir {
+        world.node(0).remove(&at("u1"));
+    }
+    world.run_for(10 * SECOND);
+    world.restart(1);
+    if let Some(after) = kill_after {
+        for _ in 0..3 {
+            world.run_for(after);
+            world.restart(1);
+        }
+    }
+    rest(&mut world);
+    assert_eq!(text(&world, 1, to).as_deref(), Some("edit of 0"), "to {to}, killed after {kill_after:?}");
+    one_conflict(&mut world, to, "edit of 1");
+    assert_eq!(names(&world, 1).len(), if without_dir { 2 } else { 3 }, "{:?}", names(&world, 1));
+}
+
+#[test]
+fn an_edit_survives_a_move_and_an_edit_made_elsewhere() {
+    for seed in SEEDS {
+        for to in ["u1/a", "u1/y", "a", "z"] {
+            edit_against_move(seed, to, false, None);
+        }
+        for to in ["a", "z"] {
+            edit_against_move(seed, to, true, None);
+        }
+    }
+}
+
+#[test]
+fn an_edit_survives_a_move_through_kills() {
+    for (seed, after) in (0..).zip([20, 60, 120, 250, 500, 900, 1500, 2500, 4000]) {
+        for to in ["u1/a", "u1/y"] {
+            edit_against_move(seed, to, false, Some(Duration::from_millis(after)));
+        }
+        edit_against_move(seed, "a", true, Some(Duration::from_millis(after)));
+    }
+}
+
+#[test]
+fn moves_and_edits_of_both_make_one_conflict_file() {
+    for seed in SEEDS {
+        for (first, second, kill) in
+            [("a", "b", false), ("b", "a", true), ("z", "b", true), ("a", "z", false)]
+        {
+            let mut world = joined(seed);
+            world.node(0).write(&at("x"), b"base");
+            rest(&mut world);
+            world.partition(&[1]);
+            world.node(1).rename(&at("x"), &at(first));
+            world.run_for(10 * SECOND);
+            world.node(1).write(&at(first), b"edit of 1");
+            world.run_for(10 * SECOND);
+            world.node(0).rename(&at("x"), &at(second));
+            world.run_for(10 * SECOND);
+            world.node(0).write(&at(second), b"edit of 0");
+            world.run_for(10 * SECOND);
+            world.heal();
+            world.reset_all();
+            if kill {
+                world.run_for(Duration::from_millis(150 + 100 * seed));
+                world.restart(1);
+            }
+            rest(&mut world);
+            assert_eq!(text(&world, 1, second).as_deref(), Some("edit of 0"));
+            one_conflict(&mut world, second, "edit of 1");
+            assert_eq!(names(&world, 1).len(), 2, "{:?}", names(&world, 1));
+        }
+    }
+}
+
+#[test]
+fn an_edit_survives_an_exchange_of_two_names() {
+    for (seed, after) in (0..).zip([0, 40, 150, 600, 2000]) {
+        let mut world = joined(seed);
+        for name in ["a", "b"] {
+            world.node(0).write(&at(name), name.as_bytes());
+        }
+        rest(&mut world);
+        world.crash(1);
+        world.node(1).write(&at("a"), b"edit of 1");
+        world.run_for(10 * SECOND);
+        for (from, to) in [("a", "aside"), ("b", "a"), ("aside", "b")] {
+            world.node(0).rename(&at(from), &at(to));
+            world.run_for(10 * SECOND);
+        }
+        world.node(0).write(&at("b"), b"edit of 0");
+        world.run_for(10 * SECOND);
+        world.restart(1);
+        if after > 0 {
+            for _ in 0..3 {
+                world.run_for(Duration::from_millis(after));
+                world.restart(1);
+            }
+        }
+        rest(&mut world);
+        assert_eq!(text(&world, 1, "a").as_deref(), Some("b"), "seed {seed}");
+        assert_eq!(text(&world, 1, "b").as_deref(), Some("edit of 0"), "seed {seed}");
+        one_conflict(&mut world, "b", "edit of 1");
+        assert_eq!(names(&world, 1).len(), 3, "{:?}", names(&world, 1));
+    }
+}
+
+#[test]
+fn two_new_files_of_one_name_can_be_decided_about() {
+    for seed in SEEDS {
+        for keep in [true, false] {
+            let mut world = joined(seed);
+            world.partition(&[1]);
+            world.node(0).write(&at("n.txt"), b"zero's");
+            world.run_for(10 * SECOND);
+            world.node(1).write(&at("n.txt"), b"one's");
+            world.run_for(10 * SECOND);
+            world.heal();
+            world.reset_all();
+            rest(&mut world);
+            assert_eq!(text(&world, 0, "n.txt").as_deref(), Some("one's"));
+            let name = one_conflict(&mut world, "n.txt", "zero's");
+            assert!(name.starts_with("n.CONFLICT.") && name.ends_with(".txt"), "{name}");
+            assert!((0..2).any(|index| was_told(&world, index, &name)), "nobody was told");
+            assert_eq!(resolve(&mut world, seed as usize % 2, &name, keep), Ok(Reply::Done));
+            assert_eq!(names(&world, 1), ["n.txt"]);
+            assert_eq!(text(&world, 1, "n.txt").as_deref(), Some(if keep { "zero's" } else { "one's" }));
+            assert!(conflicts(&mut world).is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_link_or_file_against_a_directory_can_be_decided_about() {
+    for seed in SEEDS {
+        for link in [true, false] {
+            let mut world = joined(seed);
+            world.partition(&[1]);
+            match link {
+                true => world.node(0).symlink(&at("x"), "target"),
+                false => world.node(0).write(&at("x"), b"a file"),
+            }
+            world.run_for(10 * SECOND);
+            world.node(1).mkdir(&at("x"));
+            world.node(1).write(&at("x/inner"), b"a directory's");
+            world.run_for(10 * SECOND);
+            world.heal();
+            world.reset_all();
+            rest(&mut world);
+            let listed = conflicts(&mut world);
+            assert_eq!(listed.len(), 1, "{:?}", names(&world, 0));
+            assert_eq!(listed[0].original, at("x"));
+            let name = listed[0].path.strip_prefix("/share/").expect("in the share").to_owned();
+            let is_link = world.nodes[1].disk.tree(SHARE).get(&name) == Some(&Item::Link("target".into()));
+            assert!(is_link || text(&world, 1, &name).as_deref() == Some("a file"));
+            // A directory is not replaced: it keeps the name it got, and is a file like any other.
+            assert_eq!(resolve(&mut world, 0, &name, true), Ok(Reply::Done));
+            assert!(names(&world, 1).contains(&name), "{:?}", names(&world, 1));
+            assert_eq!(text(&world, 1, "x/inner").as_deref(), Some("a directory's"));
+            let Ok(Reply::Conflicts(left)) = world.ask(1, Command::Conflicts { path: None }) else {
+                panic!()
+            };
+            assert_eq!(left, []);
+            assert_eq!(world.status(0).shares[0].conflicts, 0);
+        }
+    }
+}
+
+#[test]
+fn a_delete_does_not_wait_for_a_slow_download() {
+    let mut world = joined(1);
+    world.node(0).mkdir(&at("dir/deep"));
+    for name in ["dir/a", "dir/deep/b", "file", "moved"] {
+        world.node(0).write(&at(name), name.as_bytes());
+    }
+    rest(&mut world);
+    world.net.conditions = Conditions { bytes_per_second: 100_000, ..Conditions::default() };
+    let large: Vec<u8> =
+        (0..2_500_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    world.node(0).write(&at("large"), &large);
+    world.run_for(30 * SECOND);
+    world.node(0).remove(&at("dir"));
+    world.node(0).remove(&at("file"));
+    world.node(0).mkdir(&at("file"));
+    world.node(0).rename(&at("moved"), &at("here"));
+    world.run_for(20 * SECOND);
+    assert_eq!(names(&world, 1), ["file", "here"], "before the download has ended");
+    assert!(matches!(world.nodes[1].disk.tree(SHARE).get("file"), Some(Item::Dir(_))));
+    rest(&mut world);
+    assert_eq!(world.nodes[1].disk.read_file(&at("large")), Some(large));
+}
+
+#[test]
+fn a_directory_is_restored_with_what_is_missing_in_it() {
+    let mut world = joined(2);
+    world.node(0).mkdir(&at("d/deep"));
+    for name in ["d/a", "d/deep/b", "d/kept", "d.txt"] {
+        world.node(0).write(&at(name), b"first");
+    }
+    rest(&mut world);
+    world.node(0).write(&at("d/a"), b"second");
+    world.node(0).write(&at("d/kept"), b"second");
+    rest(&mut world);
+    for name in ["d/a", "d/deep", "d.txt"] {
+        world.node(0).remove(&at(name));
+    }
+    rest(&mut world);
+    let restore = |path: &str| Command::Restore { path: at(path), folder: None };
+    let done = world.ask(1, restore("d"));
+    assert_eq!(done, Ok(Reply::RestoredAll { path: at("d"), files: 2 }));
+    rest(&mut world);
+    assert_eq!(names(&world, 0), ["d", "d/a", "d/deep", "d/deep/b", "d/kept"]);
+    assert_eq!(text(&world, 0, "d/a").as_deref(), Some("second"), "the newest");
+    assert_eq!(text(&world, 0, "d/kept").as_deref(), Some("second"), "what is there is left alone");
+    assert_eq!(world.ask(1, restore("d")), Ok(Reply::RestoredAll { path: at("d"), files: 0 }));
+    // What cannot be put back is told, with how much could.
+    world.node(0).remove(&at("d"));
+    rest(&mut world);
+    world.node(1).mkdir(&at("d"));
+    world.node(1).write(&at("d/deep"), b"a file where a directory was");
+    rest(&mut world);
+    let failed = world.ask(1, restore("d")).expect_err("d/deep is a file now");
+    assert!(failed.message.contains("came back: 2") && failed.message.contains("d/deep/b"), "{failed:?}");
+    let none = world.ask(1, restore("nothing")).expect_err("never was there");
+    assert!(none.message.contains("`clearskies restore`") && !none.message.contains("clearskies archive"));
+}
+
+#[test]
+fn a_bad_name_says_nothing_of_what_lies_beside_it() {
+    let mut world = joined(3);
+    world.node(0).mkdir(&at("d"));
+    world.node(0).write(&at("d/good"), b"1");
+    let file = || Body::File { data: b"x".to_vec().into(), sha256: None, flushed: true };
+    for name in [&b"/share/d/bad\xff"[..], b"/share/d/worse\xfe"] {
+        world.node(0).disk(|disk, now| disk.special(now, name, file(), 0o644)).unwrap();
+    }
+    let link = Body::Link(b"to\xff".to_vec());
+    world.node(0).disk(|disk, now| disk.special(now, b"/share/d/link", link, 0o777)).unwrap();
+    world.node(0).disk(|disk, _| disk.overflow());
+    world.run_for(300 * SECOND);
+    let mut why = |path: &str| match world.ask(0, Command::Why { path: at(path) }) {
+        Ok(Reply::Why(sentences)) => sentences.join("\n"),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(why("d/good"), "It is in step.");
+    let of_dir = why("d");
+    assert!(
+        of_dir.contains("bad") && of_dir.contains("worse") && !of_dir.contains("permissions"),
+        "{of_dir}"
+    );
+    let of_link = why("d/link");
+    assert!(of_link.contains("target is not UTF-8") && !of_link.contains("another computer"), "{of_link}");
+    let problems = world.status(0).shares[0].problems.join("\n");
+    assert!(problems.contains("bad") && problems.contains("worse"), "{problems}");
+    world.node(0).rename(&at("d"), "/aside");
+    world.run_for(60 * SECOND);
+    assert_eq!(world.status(0).shares[0].problems, [] as [String; 0]);
+}
