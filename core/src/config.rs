@@ -2,6 +2,7 @@
 //! kept in the store.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::time::{NANOS_PER_SECOND, WallTime};
 
@@ -19,6 +20,9 @@ pub struct Config {
     pub listen_port: u16,
     /// Whether LAN discovery is used.
     pub lan: bool,
+    /// Where the host keeps keys and store: the absolute path, links resolved, in the system's bytes; empty if there is
+    /// none. No share may be at, in or around it.
+    pub home: Vec<u8>,
     /// A random token that the host writes beside the store at each start, and the one that it found there; where
     /// they differ from what the store says, the store is not the one that this node last wrote (protocol §7).
     pub run_token: RunToken,

@@ -3,7 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use clearskies_core::config::{Config, RunToken};
 use clearskies_core::engine::event::Event;
+use clearskies_host::net;
+
+use crate::daemon::home::Home;
 
 /// Where news goes: every event of the engine but the outcomes of commands.
 pub type EventSink = Box<dyn FnMut(Event) + Send>;
@@ -21,6 +25,21 @@ pub struct Options {
     pub name: String,
     /// Whether to serve the control protocol on a socket in the home.
     pub control: bool,
+}
+
+impl Options {
+    /// What the engine is told of them, and of what was found at the start.
+    pub(crate) fn config(&self, home: &Home, listen_port: u16, run_token: RunToken) -> Config {
+        let name = if self.name.is_empty() { net::host_name() } else { self.name.clone() };
+        Config {
+            software: crate::SOFTWARE.into(),
+            name,
+            listen_port,
+            lan: self.lan,
+            home: home.dir().as_os_str().as_encoded_bytes().to_vec(),
+            run_token,
+        }
+    }
 }
 
 /// Why a node cannot start.

@@ -402,7 +402,7 @@ pub fn conflict_files(node: &Node) -> Vec<String> {
     node.names().into_iter().filter(|name| name.contains(".CONFLICT.")).collect()
 }
 
-/// Bytes that a node received over its present links.
+/// Bytes that a node received from members in this run.
 pub fn received(node: &Node) -> u64 {
     let peers = node.ask(&json!({ "type": "peers" })).expect("the daemon answers");
     let peers = peers["peers"].as_array().expect("a list");

@@ -164,6 +164,36 @@ fn a_status_says_what_waits_for_the_user() {
 }
 
 #[test]
+fn rates_are_there_at_the_first_look_and_counts_outlive_a_link() {
+    let mut world = joined(72);
+    let large = vec![7; 4 << 20];
+    world.node(0).write(&at("large"), &large);
+    for _ in 0..200 {
+        world.run_for(SECOND / 4);
+        if text(&world, 1, "large").is_some() {
+            break;
+        }
+    }
+    let (there, here) = (world.status(0).upload_rate, world.status(1).download_rate);
+    assert!(there > 100_000 && here > 100_000, "{there} {here}");
+    rest(&mut world);
+    world.run_for(60 * SECOND);
+    let count = |world: &mut World, index| match world.ask(index, Command::Peers) {
+        Ok(Reply::Peers(peers)) => (peers[0].received, peers[0].sent),
+        other => panic!("no list: {other:?}"),
+    };
+    let before = [count(&mut world, 0), count(&mut world, 1)];
+    assert!(before[0].1 > large.len() as u64 && before[1].0 > large.len() as u64, "{before:?}");
+    world.reset_all();
+    world.run_for(SECOND);
+    rest(&mut world);
+    for (index, (received, sent)) in before.into_iter().enumerate() {
+        let now = count(&mut world, index);
+        assert!(now.0 > received && now.1 > sent, "{now:?} after {before:?}");
+    }
+}
+
+#[test]
 fn a_status_counts_what_failed_and_what_cannot_be_read() {
     let mut world = joined(3);
     world.nodes[1].disk.fs.capacity = 2_000_000;
@@ -323,6 +353,23 @@ fn replacing_waits_where_the_archive_is_full_and_says_why() {
     rest(&mut world);
     assert_eq!(text(&world, 1, "small").as_deref(), Some("new"));
     assert_eq!(world.status(1).shares[0].state, ShareState::InSync);
+}
+
+#[test]
+fn a_full_volume_names_the_size_of_the_archive() {
+    let mut world = joined(6);
+    world.node(0).write(&at("old"), &vec![1; 3_000_000]);
+    rest(&mut world);
+    world.node(0).remove(&at("old"));
+    rest(&mut world);
+    world.nodes[1].disk.fs.capacity = 5_000_000;
+    world.node(0).write(&at("new"), &vec![2; 4_000_000]);
+    world.run_for(120 * SECOND);
+    let problems = world.status(1).shares.remove(0).problems.join("\n");
+    assert!(problems.contains("full") && problems.contains("archive takes 3.0 MB"), "{problems}");
+    world.nodes[1].disk.fs.capacity = 50_000_000;
+    rest(&mut world);
+    assert_eq!(world.status(1).shares.remove(0).problems, [""; 0]);
 }
 
 #[test]

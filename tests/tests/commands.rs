@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clearskies_core::club::code::Invitation;
 use clearskies_core::club::level::Level;
 use clearskies_core::engine::command::{Command, CommandError, Existing, Reply, ShareState};
 use clearskies_tests::sim::world::World;
@@ -28,12 +29,87 @@ fn path(name: &str) -> String {
 }
 
 #[test]
+fn the_home_is_never_shared() {
+    let mut world = World::new(11, 2);
+    world.node(1).share(SHARE);
+    let code = world.node(1).invite(SHARE);
+    let home = "/home/ada/.local/share/clearskies";
+    for place in [home, "/home/ada/.local/share/clearskies/zz", "/home/ada", "/", "/srv/.clearskies/x"] {
+        world.node(0).mkdir(place);
+        let create = Command::CreateShare { path: place.into() };
+        assert_eq!(refused(world.ask(0, create)), "misplaced", "{place}");
+        let attach = Command::Attach {
+            code: code.clone(),
+            path: place.into(),
+            existing: Existing::Merge,
+            peers: Vec::new(),
+        };
+        assert_eq!(refused(world.ask(0, attach)), "misplaced", "{place}");
+    }
+    assert!(world.status(0).shares.is_empty());
+}
+
+/// A home may come to lie in a share while the node is off.
+#[test]
+fn a_share_that_holds_the_home_at_a_start_stops() {
+    let mut world = alone();
+    world.stop(0);
+    world.nodes[0].home = "/home/ada/Documents/clearskies";
+    world.restart(0);
+    world.node(0).mkdir(&path("clearskies"));
+    world.node(0).write(&path("clearskies/store"), b"keys");
+    world.run_for(Duration::from_secs(120));
+    let status = world.status(0).shares.remove(0);
+    assert_eq!((status.state, status.files), (ShareState::Stopped, 1), "{status:?}");
+    assert!(status.problems.concat().contains("--home"), "{status:?}");
+    world.stop(0);
+    world.nodes[0].home = "/home/ada/clearskies";
+    world.restart(0);
+    world.node(0).remove(&path("clearskies/store"));
+    world.run_until_quiet(Duration::from_secs(120));
+    assert_eq!(world.status(0).shares[0].state, ShareState::Alone);
+}
+
+#[test]
+fn the_mark_of_another_share_is_not_replaced_unasked() {
+    let mark = "/home/ada/Documents/.clearskies/share";
+    let mut world = World::new(14, 2);
+    world.node(1).share(SHARE);
+    let code = world.node(1).invite(SHARE);
+    world.node(0).mkdir("/home/ada/Documents/.clearskies");
+    world.node(0).write(mark, b"another's");
+    let create = || Command::CreateShare { path: SHARE.into() };
+    assert_eq!(refused(world.ask(0, create())), "marked");
+    assert_eq!(refused(world.node(0).attach(&code, SHARE, Existing::Refuse, 1)), "marked");
+    assert_eq!(world.node(0).read(mark).as_deref(), Some(b"another's".as_slice()));
+    // As the sentence says.
+    world.node(0).remove(mark);
+    world.ask(0, create()).unwrap();
+    // A share that was left has none, from the moment on that it is said.
+    world.ask(0, Command::Detach { path: SHARE.into() }).unwrap();
+    assert_eq!(world.node(0).read(mark), None);
+    world.ask(0, create()).unwrap();
+    world.ask(0, Command::Detach { path: SHARE.into() }).unwrap();
+    // Who lost a home attaches with a word about what the folder holds.
+    world.node(0).write(mark, b"another's");
+    world.node(0).attach(&code, SHARE, Existing::Merge, 1).unwrap();
+    world.run_until_quiet(Duration::from_secs(300));
+    assert_eq!(world.status(0).shares[0].state, ShareState::InSync);
+}
+
+#[test]
 fn settings_outlive_a_restart() {
     let mut world = alone();
     let write = |key: &str, value: &str| Command::WriteSetting { key: key.into(), value: value.into() };
     assert_eq!(world.ask(0, write("archive_days", "7")), Ok(Reply::Done));
     assert_eq!(refused(world.ask(0, write("archive_days", "0"))), "bad_setting");
     assert_eq!(refused(world.ask(0, write("paused", "true"))), "bad_setting");
+    let several = |list: [(&str, &str); 2]| Command::WriteSettings {
+        settings: list.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+    };
+    assert_eq!(refused(world.ask(0, several([("archive_days", "5"), ("foo", "x")]))), "bad_setting");
+    assert_eq!(world.ask(0, several([("archive_percent", "5"), ("lan", "false")])), Ok(Reply::Done));
+    assert_eq!(world.ask(0, Command::WriteSettings { settings: Vec::new() }), Ok(Reply::Done));
     assert_eq!(refused(world.ask(0, Command::ReadSettings { key: Some("no".into()) })), "no_such_setting");
     assert_eq!(world.ask(0, Command::Pause), Ok(Reply::Done));
     assert_eq!(world.status(0).shares[0].state, ShareState::Paused);
@@ -65,6 +141,74 @@ fn codes_are_made_by_members_who_may_write() {
         peers: Vec::new(),
     };
     assert_eq!(refused(world.ask(0, attach)), "own_code");
+}
+
+fn peers(world: &mut World, index: usize) -> usize {
+    match world.ask(index, Command::Peers) {
+        Ok(Reply::Peers(peers)) => peers.len(),
+        other => panic!("no list: {other:?}"),
+    }
+}
+
+fn problems(world: &mut World, index: usize, path: &str) -> String {
+    let status = world.status(index);
+    status.shares.into_iter().find(|share| share.path == path).expect("it is a share").problems.concat()
+}
+
+#[test]
+fn a_link_that_names_another_club_costs_no_code() {
+    for lan in [false, true] {
+        let mut world = World::new(12, 2);
+        world.nodes.iter_mut().for_each(|node| node.lan = lan);
+        world.node(0).share(SHARE);
+        world.node(0).write(&path("a.txt"), b"one");
+        let code = world.node(0).invite(SHARE);
+        let wrong = format!("clearskies://directory/{code}?k={}", "0".repeat(32));
+        world.node(1).attach(&wrong, SHARE, Existing::Refuse, 0).unwrap();
+        world.run_for(Duration::from_secs(120));
+        let said = problems(&mut world, 1, SHARE);
+        assert!(said.contains("another club than the link names") && said.contains("Detach"), "{said}");
+        let Ok(Reply::Why(why)) = world.ask(1, Command::Why { path: SHARE.into() }) else {
+            panic!("no answer")
+        };
+        assert!(!why.concat().contains("No member that knows"), "{why:?}");
+        assert_eq!((peers(&mut world, 0), peers(&mut world, 1)), (0, 0), "none of them is a member");
+        assert_eq!(world.status(0).shares[0].peers_known, 0);
+        world.ask(1, Command::Detach { path: SHARE.into() }).unwrap();
+        // The same code, from what is another joiner now.
+        world.node(1).attach(&code, SHARE, Existing::Refuse, 0).unwrap();
+        world.run_until_quiet(Duration::from_secs(600));
+        world.assert_same_trees(&[0, 1], SHARE);
+        assert_eq!((peers(&mut world, 0), peers(&mut world, 1)), (1, 1));
+        let Ok(Reply::Peers(list)) = world.ask(0, Command::Peers) else { panic!("no list") };
+        assert_eq!(list[0].name, "n1");
+    }
+}
+
+#[test]
+fn a_share_is_joined_once_by_a_node() {
+    const OTHER: &str = "/home/ada/Other";
+    let mut world = World::new(13, 3);
+    world.node(0).share(SHARE);
+    let code = world.node(0).invite(SHARE);
+    world.node(1).attach(&code, SHARE, Existing::Refuse, 0).unwrap();
+    assert_eq!(refused(world.node(1).attach(&code, OTHER, Existing::Refuse, 0)), "joined_already");
+    world.run_until_quiet(Duration::from_secs(300));
+    let invite =
+        Command::Invite { path: SHARE.into(), level: Level::ReadWrite, valid_for: None, multi_use: false };
+    let Ok(Reply::Code { code, fingerprint }) = world.ask(0, invite) else { panic!("no code") };
+    let link = Invitation { code: code.clone(), addrs: Vec::new(), fingerprint: Some(fingerprint) }.to_url();
+    assert_eq!(refused(world.node(1).attach(&link, OTHER, Existing::Refuse, 0)), "joined_already");
+    // The code alone does not say whose it is.
+    world.node(1).attach(&code.to_text(), OTHER, Existing::Refuse, 0).unwrap();
+    world.run_for(Duration::from_secs(60));
+    let said = problems(&mut world, 1, OTHER);
+    assert!(said.contains("has that share already") && said.contains(SHARE), "{said}");
+    assert_eq!(peers(&mut world, 0), 1);
+    world.node(2).attach(&code.to_text(), SHARE, Existing::Refuse, 0).unwrap();
+    world.run_for(Duration::from_secs(120));
+    assert_eq!(peers(&mut world, 0), 2, "the code is still good");
+    assert_eq!(world.status(2).shares[0].state, ShareState::InSync);
 }
 
 #[test]

@@ -293,7 +293,7 @@ fn a_delete_does_not_wait_for_a_slow_download() {
 fn a_directory_is_restored_with_what_is_missing_in_it() {
     let mut world = joined(2);
     world.node(0).mkdir(&at("d/deep"));
-    for name in ["d/a", "d/deep/b", "d/kept", "d.txt"] {
+    for name in ["d/a", "d/deep/b", "d/kept", "d.txt", "stays"] {
         world.node(0).write(&at(name), b"first");
     }
     rest(&mut world);
@@ -308,7 +308,7 @@ fn a_directory_is_restored_with_what_is_missing_in_it() {
     let done = world.ask(1, restore("d"));
     assert_eq!(done, Ok(Reply::RestoredAll { path: at("d"), files: 2 }));
     rest(&mut world);
-    assert_eq!(names(&world, 0), ["d", "d/a", "d/deep", "d/deep/b", "d/kept"]);
+    assert_eq!(names(&world, 0), ["d", "d/a", "d/deep", "d/deep/b", "d/kept", "stays"]);
     assert_eq!(text(&world, 0, "d/a").as_deref(), Some("second"), "the newest");
     assert_eq!(text(&world, 0, "d/kept").as_deref(), Some("second"), "what is there is left alone");
     assert_eq!(world.ask(1, restore("d")), Ok(Reply::RestoredAll { path: at("d"), files: 0 }));

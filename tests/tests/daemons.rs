@@ -10,8 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use clearskies_tests::daemon::{
-    Apart, Control, DEADLINE, Node, conflict_files, eventually, in_step, in_step_within, is_apart, noise,
-    pair, received, run_apart,
+    Apart, Control, DEADLINE, Node, binary, conflict_files, eventually, in_step, in_step_within, is_apart,
+    noise, pair, received, run_apart,
 };
 use serde_json::{Value, json};
 
@@ -152,6 +152,55 @@ fn folders_that_cannot_be_shared_are_refused() {
     // The same once more is no mistake: it gives another code.
     assert_ne!(node.invite(), node.invite());
     assert_eq!(node.run(&["list"]).ok().lines().filter(|line| line.contains("share")).count(), 1);
+}
+
+#[test]
+fn the_home_is_never_shared() {
+    let node = Node::running();
+    let other = Node::running();
+    let code = other.invite();
+    let link = node.beside("link");
+    symlink(node.beside(""), &link).unwrap();
+    let around = [node.beside(""), link.clone(), format!("{link}/share/..")];
+    let inside = [node.beside("home"), node.beside("home/zz"), format!("{link}/home/zz")];
+    std::fs::create_dir(node.beside("home/zz")).unwrap();
+    for place in around.iter().chain(&inside) {
+        let said = node.run(&["share", place]).refused();
+        assert!(said.contains("home"), "{said}");
+        assert!(!around.contains(place) || said.contains("--home"), "{said}");
+        node.run(&["attach", &code, place, "--merge", "--peer", &other.addr()]).refused();
+    }
+    node.invite();
+    let own = node.path(".clearskies/archive");
+    node.run(&["detach", &node.share()]).ok();
+    let said = node.run(&["share", own.to_str().unwrap()]).refused();
+    assert!(said.contains(".clearskies"), "{said}");
+    assert_eq!(other.names(), [""; 0]);
+}
+
+#[test]
+fn a_folder_that_another_node_shares_is_refused() {
+    let (node, other) = (Node::running(), Node::running());
+    node.invite();
+    let said = other.run(&["share", &node.share()]).refused();
+    assert!(said.contains("another share") && said.contains(".clearskies/share"), "{said}");
+    assert_eq!(node.problems(), "[]");
+    for _ in 0..20 {
+        node.run(&["detach", &node.share()]).ok();
+        node.invite();
+    }
+}
+
+/// Another node's home would be sent with the share that it lies in.
+#[test]
+fn no_home_begins_in_a_share() {
+    let node = Node::running();
+    node.invite();
+    let home = node.path("inner home");
+    let other = Command::new(binary()).arg("--home").arg(&home).arg("list").output().unwrap();
+    assert_eq!(other.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("is shared"), "{other:?}");
+    assert!(!home.exists());
 }
 
 #[test]
@@ -515,6 +564,21 @@ fn leaving_keeps_the_files() {
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(a.names(), ["file", "later"]);
     assert!(b.names().is_empty());
+}
+
+#[test]
+fn requests_sent_at_once_take_effect_in_order() {
+    let node = Node::running();
+    let mut client = Control::connect(&node.control()).unwrap();
+    for days in 1..40 {
+        let set = json!({ "type": "set_config", "config": { "archive_days": days } });
+        let bad = json!({ "type": "set_config", "config": { "archive_days": 99, "foo": "x" } });
+        let get = json!({ "type": "get_config_value", "key": "archive_days" });
+        client.send(&format!("{set}\n{bad}\n{get}\n"));
+        assert_eq!(client.line().unwrap(), json!({}));
+        assert!(client.line().unwrap()["message"].as_str().unwrap().contains("foo"));
+        assert_eq!(client.line().unwrap(), json!({ "value": days.to_string() }));
+    }
 }
 
 #[test]

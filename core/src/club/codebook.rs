@@ -230,6 +230,15 @@ impl CodeBook {
         }
     }
 
+    /// The joiner that a code is bound to wants no keys for it: it is as good as before. True if the store is to be
+    /// changed.
+    pub fn unbind(&mut self, id: &AccessId, peer: PeerId) -> bool {
+        match self.codes.get_mut(id).map(|entry| &mut entry.uses) {
+            Some(Uses::Single { bound }) if *bound == Some(peer) => bound.take().is_some(),
+            _ => false,
+        }
+    }
+
     /// The joiner has stored its keys: a single-use code is done with. True if the store is to be changed.
     pub fn spend(&mut self, id: &AccessId) -> bool {
         let single = self.codes.get(id).is_some_and(|entry| matches!(entry.uses, Uses::Single { .. }));
@@ -446,6 +455,12 @@ mod tests {
         assert!(book.bind(&id, ALICE));
         assert!(!book.bind(&id, MALLORY) && !book.may_join(&id, MALLORY, NOW));
         assert!(book.bind(&id, ALICE) && book.may_join(&id, ALICE, NOW), "it may try again");
+        assert!(
+            !book.unbind(&id, MALLORY) && !book.may_join(&id, MALLORY, NOW),
+            "it is not his to give back"
+        );
+        assert!(book.unbind(&id, ALICE) && book.may_join(&id, MALLORY, NOW));
+        assert!(!book.unbind(&id, ALICE) && book.bind(&id, ALICE));
         let mut again = CodeBook::decode(&book.encode()).unwrap();
         assert!(!again.may_join(&id, MALLORY, NOW) && again.may_join(&id, ALICE, NOW));
         assert!(book.spend(&id) && !book.spend(&id));

@@ -328,6 +328,23 @@ impl Dialer {
         book.requeue_peer(peer, &self.networks);
     }
 
+    /// Whoever was proven at an address is no member after all: the address is nobody's again.
+    pub fn disown(&mut self, club: RootId, addr: SocketAddr, peer: PeerId) {
+        let addr = canonical(addr);
+        let Some(book) = self.clubs.get_mut(&club) else {
+            return;
+        };
+        let Some(entry) = book.entries.get_mut(&addr).filter(|entry| entry.peer == Some(peer)) else {
+            return;
+        };
+        entry.peer = None;
+        if book.entries.values().all(|entry| entry.peer != Some(peer)) {
+            book.met.remove(&peer);
+        }
+        self.changed.insert(club);
+        book.requeue(addr, &self.networks);
+    }
+
     /// A dial failed, or its connection ended before it was authenticated.
     pub fn failed(&mut self, club: RootId, addr: SocketAddr, now: Instant) {
         self.end_dial(club, addr, now, 0);

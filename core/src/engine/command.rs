@@ -113,6 +113,11 @@ pub enum Command {
         /// Its new value, as text.
         value: String,
     },
+    /// Changes several settings: all of them, or none where one is refused. Outcome: [`Reply::Done`].
+    WriteSettings {
+        /// Names and new values.
+        settings: Vec<(String, String)>,
+    },
     /// Says goodbye to all peers, stores what is to be stored. [`Event::Stopped`] follows.
     ///
     /// [`Event::Stopped`]: crate::engine::event::Event::Stopped

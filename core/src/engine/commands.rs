@@ -5,6 +5,7 @@ mod archive;
 mod queries;
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -25,8 +26,8 @@ use crate::engine::links::Stage;
 use crate::engine::setup::not_shared;
 use crate::files::path::RelPath;
 use crate::ids::{AccessId, CommandId, ConnId, PeerId, RootId, Token};
+use crate::io::Completion;
 use crate::io::store::{Durability, Space, StoreDone, StoreError, Write};
-use crate::io::{Completion, DiskOp};
 use crate::share::layout::{self, Fact};
 use crate::share::survey::GoneMode;
 use crate::share::{Membership, Share, put_fact, status};
@@ -36,6 +37,8 @@ pub(super) use archive::{ArchiveAsk, PRUNE_FIRST};
 
 /// Written by the last commit of a run: once it is durable, so is all before it.
 const STOPPED: &str = "stopped";
+/// Held deletes that are told with their paths.
+const HELD_PATHS_MAX: usize = 100;
 /// How long a stop waits for work that is under way. What is not done by then is found again at the next start.
 const QUIT_WAIT: Duration = Duration::from_secs(3);
 
@@ -48,14 +51,18 @@ pub(super) enum AfterCommit {
     Marked { conn: ConnId, root: RootId },
     /// A command is answered; then the share that was made, if any, comes to life.
     Reply(CommandId, Reply, Option<RootId>),
+    /// A share was forgotten; its folder may have its mark.
+    Forgotten { id: CommandId, root: RootId, marked: bool },
+    /// Its folder lost the mark, or cannot lose it, and is closed.
+    Unmarked { root: RootId, after: Box<AfterCommit> },
     /// A code was made.
     Invited { id: CommandId, root: RootId, code: AccessCode, fingerprint: [u8; 16] },
     /// A code is bound to a joiner, which may now be sent the keys.
     SendKeys { conn: ConnId, root: RootId, code: AccessId },
     /// The keys of a club were taken.
     Joined { conn: ConnId, root: RootId },
-    /// A setting takes effect.
-    Set { id: CommandId, key: String, value: String },
+    /// Settings take effect.
+    Set { id: CommandId, settings: Vec<(String, String)> },
     /// The engine's last commit.
     Stopped,
 }
@@ -141,14 +148,21 @@ impl Engine {
                 let result = settings.map(Reply::Settings).map_err(|why| refusal("no_such_setting", why));
                 self.reply(id, result);
             }
-            Command::WriteSetting { key, value } => match self.settings.set(&key, &value) {
-                Ok(write) => {
-                    let token = self.commit([write].into(), Durability::Now);
-                    self.commits.insert(token, AfterCommit::Set { id, key, value });
-                }
-                Err(why) => self.reply(id, Err(refusal("bad_setting", why))),
-            },
+            Command::WriteSetting { key, value } => self.write_settings(id, [(key, value)].into()),
+            Command::WriteSettings { settings } => self.write_settings(id, settings),
             Command::Stop => self.stop(now, id),
+        }
+    }
+
+    fn write_settings(&mut self, id: CommandId, settings: Vec<(String, String)>) {
+        let writes: Result<Vec<Write>, String> =
+            settings.iter().map(|(key, value)| self.settings.set(key, value)).collect();
+        match writes {
+            Ok(writes) => {
+                let token = self.commit(writes, Durability::Now);
+                self.commits.insert(token, AfterCommit::Set { id, settings });
+            }
+            Err(why) => self.reply(id, Err(refusal("bad_setting", why))),
         }
     }
 
@@ -184,10 +198,16 @@ impl Engine {
             Completion::Store(Err(error)) => Err(error),
             Completion::Disk(Err(error)) => {
                 log::warn!("disk: {error:?} before {after:?}");
-                if let AfterCommit::Marked { conn, root } = after {
-                    let why = status::disk_sentence(error);
-                    let why = format!(".clearskies/share cannot be written: {why}");
-                    self.not_joined(conn, root, &why);
+                match after {
+                    AfterCommit::Marked { conn, root } => {
+                        let why = status::disk_sentence(error);
+                        let why = format!(".clearskies/share cannot be written: {why}");
+                        self.not_joined(conn, root, &why);
+                    }
+                    // The folder of a share that is none any more; it is forgotten all the same.
+                    AfterCommit::Unmarked { root, after } => self.let_go(root, false, *after),
+                    AfterCommit::Reply(id, reply, None) => self.reply(id, Ok(reply)),
+                    _ => {}
                 }
                 return;
             }
@@ -208,13 +228,19 @@ impl Engine {
                     self.share_stored(now, root);
                 }
             }
+            AfterCommit::Forgotten { id, root, marked } => {
+                self.let_go(root, marked, AfterCommit::Reply(id, Reply::Done, None));
+            }
+            AfterCommit::Unmarked { root, after } => self.let_go(root, false, *after),
             AfterCommit::Invited { id, code, fingerprint, .. } => {
                 self.reply(id, Ok(Reply::Code { code, fingerprint }));
             }
             AfterCommit::SendKeys { conn, root, code } => self.send_keys(conn, root, code, now),
             AfterCommit::Joined { conn, root } => self.joined(now, conn, root),
-            AfterCommit::Set { id, key, value } => {
-                self.settings.restore(&key, &value);
+            AfterCommit::Set { id, settings } => {
+                for (key, value) in &settings {
+                    self.settings.restore(key, value);
+                }
                 // What the archives may hold may be less now.
                 self.prune_at = now.mono;
                 self.heed_clocks(now);
@@ -228,11 +254,15 @@ impl Engine {
     fn not_stored(&mut self, after: AfterCommit, error: StoreError) {
         log::error!("store: {error:?} before {after:?}");
         match after {
-            AfterCommit::Nothing | AfterCommit::Marked { .. } => {}
+            AfterCommit::Nothing | AfterCommit::Marked { .. } | AfterCommit::Unmarked { .. } => {}
             AfterCommit::Reply(id, _, root) => {
                 if let Some(root) = root {
                     self.unmake(root);
                 }
+                self.reply(id, Err(store_refusal(error)));
+            }
+            AfterCommit::Forgotten { id, root, .. } => {
+                self.let_go(root, false, AfterCommit::Nothing);
                 self.reply(id, Err(store_refusal(error)));
             }
             AfterCommit::Invited { id, root, code, .. } => {
@@ -267,12 +297,7 @@ impl Engine {
     fn unmake(&mut self, root: RootId) {
         let Some(share) = self.shares.remove(&root) else { return };
         self.dialer.remove(root);
-        self.out.set_owner(None);
-        let marked = (!share.folder.marker.is_empty()).then_some(DiskOp::RemoveMarker { root });
-        for op in marked.into_iter().chain([DiskOp::CloseRoot { root }]) {
-            let token = self.out.disk(op);
-            self.commits.insert(token, AfterCommit::Nothing);
-        }
+        self.let_go(root, !share.folder.marker.is_empty(), AfterCommit::Nothing);
     }
 
     fn invite(&mut self, now: Now, id: CommandId, path: &str, new: NewCode) {
@@ -361,7 +386,8 @@ impl Engine {
         self.paused = false;
         for share in self.shares.values_mut() {
             share.paused = false;
-            share.survey.look_through();
+            // What happened meanwhile happened when the disk says.
+            share.survey.abandon();
             share.work.retry_all();
         }
         self.dialer.reset(now.mono);
@@ -454,14 +480,13 @@ impl Engine {
     }
 
     fn node_status(&mut self, now: Now) -> NodeStatus {
-        self.rates.measure(&self.links, now);
         self.heed_clocks(now);
         let status = |(&root, share): (&RootId, &Share)| share.status(self.dialed_peers(root), now.mono);
         let shares = self.shares.iter().map(status).collect();
         NodeStatus {
             paused: self.paused,
-            upload_rate: self.rates.upload,
-            download_rate: self.rates.download,
+            upload_rate: self.rates.sent.per_second(now.mono),
+            download_rate: self.rates.received.per_second(now.mono),
             shares,
         }
     }
@@ -477,11 +502,12 @@ impl Engine {
     }
 
     fn peer_status(&self, root: RootId, share: &Share, peer: PeerId) -> PeerStatus {
-        let mut links =
-            self.links.all.values().filter(|link| {
-                link.club == Some(root) && link.peer == Some(peer) && link.stage == Stage::Open
-            });
-        let link = links.next();
+        let links = self.links.all.values().filter(|link| link.club == Some(root) && link.peer == Some(peer));
+        let link = links.clone().find(|link| link.stage == Stage::Open);
+        let past = share.traffic.get(&peer).copied().unwrap_or_default();
+        let (received, sent) = links.filter(|link| link.member).fold(past, |(received, sent), link| {
+            (received.saturating_add(link.received), sent.saturating_add(link.sent))
+        });
         let dialed = self.dialer.addresses(root).find(|(_, _, proven)| *proven == Some(peer));
         PeerStatus {
             share: share.folder.path.clone(),
@@ -490,8 +516,8 @@ impl Engine {
             connected: link.is_some(),
             addr: link.map(|link| link.addr).or(dialed.map(|(addr, ..)| addr)),
             level: link.and_then(|link| link.connection.as_ref()).map(Connection::level),
-            received: link.map_or(0, |link| link.received),
-            sent: link.map_or(0, |link| link.sent),
+            received,
+            sent,
         }
     }
 
@@ -505,10 +531,16 @@ impl Engine {
 
     fn held_deletions(&self, roots: &[RootId]) -> Vec<HeldDeletions> {
         let shares = roots.iter().filter_map(|root| self.shares.get(root));
-        let held = shares.filter(|share| share.survey.held.0 > 0).map(|share| HeldDeletions {
+        let held = shares.filter(|share| !share.survey.held.is_empty()).map(|share| HeldDeletions {
             share: share.folder.path.clone(),
-            count: share.survey.held.0,
-            paths: share.survey.held.1.iter().map(|path| path.as_str().to_owned()).collect(),
+            count: share.survey.held.count(),
+            paths: share
+                .survey
+                .held
+                .paths()
+                .take(HELD_PATHS_MAX)
+                .map(|path| path.as_str().to_owned())
+                .collect(),
         });
         held.collect()
     }
@@ -516,7 +548,7 @@ impl Engine {
     fn decide_deletions(&mut self, now: Now, path: &str, confirm: bool) -> Result<Reply, CommandError> {
         let root = self.share_at(path).ok_or_else(|| not_shared(path))?;
         let (share, mut ctx) = self.share_ctx(now, root).ok_or_else(|| not_shared(path))?;
-        if share.survey.held.0 == 0 {
+        if share.survey.held.is_empty() {
             return Err(refusal("nothing_held", format!("No deletes are held back in {path}.")));
         }
         share.survey.decide(if confirm { GoneMode::Confirmed } else { GoneMode::Restored });

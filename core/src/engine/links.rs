@@ -1,6 +1,7 @@
 //! All connections of the engine: who they are, what they may send, and when they are read.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -54,6 +55,10 @@ pub struct Link {
     pub club: Option<RootId>,
     /// The proven peer, once known.
     pub peer: Option<PeerId>,
+    /// What the peer calls its computer, if it says so.
+    pub name: Option<String>,
+    /// Whether the peer is a member, and not one who may only want to become one.
+    pub member: bool,
     /// What the peer's clock said, once it introduced itself.
     pub clock: Option<ClockSample>,
     /// How far it got.
@@ -79,10 +84,6 @@ pub struct Links {
     closing: Vec<ConnId>,
     /// Connections that are done with but for their last words, which the host still fetches.
     leaving: BTreeMap<ConnId, Connection>,
-    /// Bytes received on all links, ever.
-    pub received: u64,
-    /// Bytes sent on all links, ever.
-    pub sent: u64,
 }
 
 impl Links {
@@ -163,12 +164,10 @@ impl Links {
 
     /// The last words of a connection that was closed; whether there were any.
     pub fn last_words(&mut self, conn: ConnId, out: &mut Vec<u8>, limit: usize) -> bool {
-        let before = out.len();
         let said = self.leaving.get_mut(&conn).is_some_and(|connection| connection.poll_transmit(out, limit));
         if !said {
             self.leaving.remove(&conn);
         }
-        self.sent += (out.len() - before) as u64;
         said
     }
 

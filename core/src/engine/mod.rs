@@ -7,6 +7,7 @@ pub mod event;
 pub mod links;
 pub mod outbox;
 pub mod peers;
+pub mod rates;
 pub mod settings;
 pub mod setup;
 
@@ -64,7 +65,7 @@ pub struct Engine {
     quit: Option<commands::Quit>,
     /// When the archives are looked through for what may go.
     prune_at: Instant,
-    rates: peers::Rates,
+    rates: rates::Rates,
     /// When a share was last called.
     called: Option<Now>,
     #[cfg(any(test, feature = "simulator"))]
@@ -103,7 +104,7 @@ impl Engine {
             stopping: false,
             quit: None,
             prune_at: now.mono.plus(commands::PRUNE_FIRST),
-            rates: peers::Rates::default(),
+            rates: rates::Rates::default(),
             called: None,
             #[cfg(any(test, feature = "simulator"))]
             plain: false,
@@ -234,14 +235,16 @@ impl Engine {
     pub fn poll_transmit(&mut self, now: Now, conn: ConnId, out: &mut Vec<u8>, limit: usize) -> bool {
         let before = out.len();
         let Some(link) = self.links.all.get_mut(&conn) else {
-            return self.links.last_words(conn, out, limit);
+            let said = self.links.last_words(conn, out, limit);
+            self.rates.sent.note((out.len() - before) as u64, now.mono);
+            return said;
         };
         let Some(connection) = &mut link.connection else { return false };
         let full = connection.queued_bytes() >= links::SEND_QUEUE_BYTES / 2;
         connection.poll_transmit(out, limit);
         let sent = (out.len() - before) as u64;
         link.sent += sent;
-        self.links.sent += sent;
+        self.rates.sent.note(sent, now.mono);
         let room = full && self.links.queued_bytes(conn) < links::SEND_QUEUE_BYTES / 2;
         let club = self.links.all.get(&conn).filter(|link| link.stage == Stage::Open).and_then(|l| l.club);
         if let (true, Some(root)) = (room || sent == 0, club)
@@ -280,6 +283,7 @@ impl Engine {
             rng: &mut self.rng,
             store_token: self.store_token,
             clock_trusted: self.settings.clock_trusted(),
+            home: &self.config.home,
         };
         Some((share, ctx))
     }

@@ -5,7 +5,6 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
-use core::time::Duration;
 
 use crate::channel::Transport;
 use crate::channel::tls::TlsIdentity;
@@ -22,7 +21,8 @@ use crate::discovery::network::Networks;
 use crate::engine::Engine;
 use crate::engine::commands::AfterCommit;
 use crate::engine::event::Event;
-use crate::engine::links::{Link, Links, Stage};
+use crate::engine::links::{Link, Stage};
+use crate::engine::setup;
 use crate::ids::{AccessId, ConnId, PeerId, RootId, Token};
 use crate::io::store::{Durability, Space, StoreOp, Write};
 use crate::io::{DiskOp, Output};
@@ -32,6 +32,7 @@ use crate::share::layout::{self, Fact};
 use crate::share::renewal::Renewal;
 use crate::share::{Membership, Share, put_fact};
 use crate::time::{Instant, NANOS_PER_SECOND, Now};
+use crate::wire::keys::LevelEntry;
 use crate::wire::message::Message;
 
 /// Unauthenticated connections from one address (IPv6: one /64), and in all (protocol §3).
@@ -41,34 +42,10 @@ const STRANGERS: usize = 64;
 const JOINERS_MAX: usize = 1024;
 /// A clock that differs by more is shown to the user (protocol §5 step 4).
 pub(super) const CLOCK_DIFFERENCE: i64 = 60 * NANOS_PER_SECOND;
-/// Over how long rates are measured.
-const RATE_WINDOW: Duration = Duration::from_secs(2);
+/// Why a joiner ends a link over which it was sent keys that it does not take (protocol §5, Errors).
+const DECLINED: &str = "declined";
 /// The longest name of a computer that is kept, in bytes.
 const NAME_BYTES_MAX: usize = 255;
-
-/// How fast bytes come and go.
-#[derive(Debug, Default)]
-pub struct Rates {
-    since: Option<(Instant, u64, u64)>,
-    /// Bytes per second received.
-    pub download: u64,
-    /// Bytes per second sent.
-    pub upload: u64,
-}
-
-impl Rates {
-    /// Measures anew when the last measure is old enough.
-    pub fn measure(&mut self, links: &Links, now: Now) {
-        let (start, received, sent) = *self.since.get_or_insert((now.mono, links.received, links.sent));
-        let elapsed = now.mono.since(start);
-        if elapsed >= RATE_WINDOW {
-            let per_second = |bytes: u64| (u128::from(bytes) * 1000 / elapsed.as_millis().max(1)) as u64;
-            self.download = per_second(links.received - received);
-            self.upload = per_second(links.sent - sent);
-            self.since = Some((now.mono, links.received, links.sent));
-        }
-    }
-}
 
 /// Looks logins up over all shares.
 struct Door<'a> {
@@ -154,6 +131,9 @@ impl Share {
 
     fn joiner_login(&self) -> Option<Login> {
         let Membership::Joining(joining) = &self.membership else { return None };
+        if self.declined.is_some() {
+            return None;
+        }
         let id = joining.code.access_id();
         let login = self.login(Method::Code, Role::Joiner, id.0, code_secret(&joining.code));
         Some(Login { code: Some(id), ..login })
@@ -176,6 +156,7 @@ impl Share {
         let (club, peer) = (self.root, self.id());
         let mut ids = Vec::new();
         match &self.membership {
+            Membership::Joining(_) if self.declined.is_some() => {}
             Membership::Joining(joining) => {
                 ids.push(LanId { club, id: joining.code.access_id().0, peer });
             }
@@ -220,6 +201,8 @@ impl Engine {
             dialed,
             club: None,
             peer: None,
+            name: None,
+            member: false,
             clock: None,
             stage: if dialed { Stage::Dialing } else { Stage::Opening },
             reading: true,
@@ -300,7 +283,7 @@ impl Engine {
             return;
         }
         link.received += bytes.len() as u64;
-        self.links.received += bytes.len() as u64;
+        self.rates.received.note(bytes.len() as u64, now.mono);
         let mut door = Door { shares: &mut self.shares, now };
         connection.handle_received(now, bytes, &mut door, &mut self.rng);
         self.links.mark_writable(conn);
@@ -348,13 +331,16 @@ impl Engine {
                 matches!(reason, CloseReason::Refused | CloseReason::WrongProof | CloseReason::Auth(_));
             if refused {
                 self.dialer.refused_auth(root, addr, now.mono);
-                if let Some(share) = self.shares.get_mut(&root) {
-                    share.refused_by = Some(addr);
-                }
+            }
+            if let Some(share) = self.shares.get_mut(&root).filter(|_| refused) {
+                share.refused_by = Some(addr);
             }
             if *reason == CloseReason::Loopback {
                 self.dialer.forget(root, addr);
             }
+        }
+        if let CloseReason::ByPeer { code, .. } = reason {
+            self.closed_while_joining(conn, code);
         }
         if let CloseReason::CopiedHome { club, .. } = reason
             && let Some((share, mut ctx)) = self.share_ctx(now, *club)
@@ -365,6 +351,24 @@ impl Engine {
         self.links.ended(conn);
     }
 
+    /// The other side of a link over which somebody joins closed it.
+    fn closed_while_joining(&mut self, conn: ConnId, word: &str) {
+        let Some(link) = self.links.all.get(&conn) else { return };
+        let (addr, stage) = (link.addr, link.stage);
+        let (Some(root), Some(peer)) = (link.club, link.peer) else { return };
+        let Some(share) = self.shares.get_mut(&root) else { return };
+        if stage == Stage::AwaitingKeys && word == "auth" {
+            share.refused_by = Some(addr);
+        }
+        if let Stage::AwaitingAcknowledgment(code) = stage
+            && word == DECLINED
+            && share.codes.unbind(&code, peer)
+        {
+            let write = put_fact(root, Fact::Codes, share.codes.encode().to_vec());
+            self.commit([write].into(), Durability::Now);
+        }
+    }
+
     /// Both sides have proven themselves.
     fn ready(&mut self, now: Now, conn: ConnId, ready: &Ready) {
         let root = ready.club;
@@ -372,6 +376,7 @@ impl Engine {
         link.club = Some(root);
         link.peer = Some(ready.peer);
         link.clock = Some(ClockSample { wall: ready.remote_time, at: now.mono });
+        link.name.clone_from(&ready.name);
         let (addr, dialed) = (link.addr, link.dialed);
         if !self.shares.contains_key(&root) {
             return self.links.close(conn, "shutdown", "the share is gone");
@@ -395,14 +400,17 @@ impl Engine {
         } else {
             self.dialer.accepted(root, ready.peer, now.mono);
         }
-        if let (Some(name), Some(share)) = (&ready.name, self.shares.get_mut(&root)) {
-            let name: String = name.chars().filter(|c| !c.is_control()).take(NAME_BYTES_MAX / 4).collect();
-            if share.names.get(&ready.peer) != Some(&name) {
-                share.names.insert(ready.peer, name.clone());
-                let key = layout::peer_fact_key(root, Fact::Name, ready.peer);
-                let value = name.into_bytes();
-                self.commit([Write::Put { space: Space::Meta, key, value }].into(), Durability::Soon);
-            }
+    }
+
+    /// Keeps what a member calls its computer.
+    fn remember_name(&mut self, root: RootId, peer: PeerId, name: &str) {
+        let Some(share) = self.shares.get_mut(&root) else { return };
+        let name: String = name.chars().filter(|c| !c.is_control()).take(NAME_BYTES_MAX / 4).collect();
+        if share.names.get(&peer) != Some(&name) {
+            share.names.insert(peer, name.clone());
+            let key = layout::peer_fact_key(root, Fact::Name, peer);
+            let value = name.into_bytes();
+            self.commit([Write::Put { space: Space::Meta, key, value }].into(), Durability::Soon);
         }
     }
 
@@ -432,8 +440,12 @@ impl Engine {
     /// A link is open for the club's messages. Of two between the same peers, the one that the smaller id opened stays
     /// (protocol §5); of two opened by the same side, the newer.
     fn open(&mut self, now: Now, conn: ConnId, peer: PeerId, writer: bool) {
-        let Some(link) = self.links.all.get(&conn) else { return };
+        let Some(link) = self.links.all.get_mut(&conn) else { return };
         let (Some(root), dialed) = (link.club, link.dialed) else { return };
+        link.member = true;
+        if let Some(name) = link.name.take() {
+            self.remember_name(root, peer, &name);
+        }
         let Some(share) = self.shares.get(&root) else { return };
         let ours_is_smaller = share.id() < peer;
         let other = self.links.all.iter().find(|(other, link)| {
@@ -538,10 +550,15 @@ impl Engine {
         let club = match Club::import(keys, keys.access_level, joining.fingerprint, &held) {
             Ok(club) => club,
             Err(error) => {
-                let share = self.shares.get(&root).map(|share| share.folder.path.clone());
-                let message = format!("The keys that a peer sent for this share were refused: {error}");
-                self.out.event(Event::Notice { share, message });
-                return Err("the keys do not fit");
+                let public = |entry: &&LevelEntry| entry.level == Level::ReadWrite;
+                let public = keys.keys.iter().find(public).map(|entry| entry.public);
+                let other = self.share_of(|club| Some(*club.public_key(Level::ReadWrite)) == public);
+                let why = match other {
+                    Some(path) => setup::has_it_already(path),
+                    None => format!("The keys that a peer sent for this share were refused: {error}"),
+                };
+                self.decline(conn, root, why);
+                return Ok(());
             }
         };
         let marker = folder::new_marker(club.marker_id(), &mut self.rng);
@@ -553,6 +570,22 @@ impl Engine {
         let token = self.out.disk(DiskOp::WriteMarker { root, marker });
         self.commits.insert(token, AfterCommit::Marked { conn, root });
         Ok(())
+    }
+
+    /// The keys that came are not wanted: the code is given back, and the share waits for the user.
+    fn decline(&mut self, conn: ConnId, root: RootId, why: String) {
+        if let Some(share) = self.shares.get_mut(&root) {
+            let message = why.clone();
+            share.declined = Some(why);
+            self.out.event(Event::Notice { share: Some(share.folder.path.clone()), message });
+        }
+        self.links.close(conn, DECLINED, "the keys are not wanted");
+    }
+
+    /// The path of the share whose club this holds of.
+    pub(super) fn share_of(&self, is: impl Fn(&Club) -> bool) -> Option<&str> {
+        let share = self.shares.values().find(|share| share.club.as_ref().is_some_and(&is));
+        share.map(|share| share.folder.path.as_str())
     }
 
     /// The folder of a share that joins is marked: the keys may be stored.
@@ -633,11 +666,19 @@ impl Engine {
     pub(super) fn forget(&mut self, now: Now, conn: ConnId) {
         let Some(link) = self.links.all.remove(&conn) else { return };
         let Some(root) = link.club else { return };
+        if let (true, Some(peer), Some(share)) = (link.member, link.peer, self.shares.get_mut(&root)) {
+            let (received, sent) = share.traffic.entry(peer).or_default();
+            *received = received.saturating_add(link.received);
+            *sent = sent.saturating_add(link.sent);
+        }
         match (link.dialed, link.peer) {
             (true, Some(peer)) => self.dialer.closed(root, Some(link.addr), peer, now.mono),
             (false, Some(peer)) => self.dialer.closed(root, None, peer, now.mono),
             (true, None) => self.dialer.failed(root, link.addr, now.mono),
             (false, None) => {}
+        }
+        if let (true, false, Some(peer)) = (link.dialed, link.member, link.peer) {
+            self.dialer.disown(root, link.addr, peer);
         }
         if self.shares.get(&root).is_some_and(|share| share.links.contains_key(&conn)) {
             self.link_gone(now, root, conn);

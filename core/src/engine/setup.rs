@@ -14,12 +14,13 @@ use crate::discovery::dialer::Source;
 use crate::engine::Engine;
 use crate::engine::command::{CommandError, Existing, Reply};
 use crate::engine::commands::AfterCommit;
+use crate::engine::event::Event;
 use crate::ids::{CommandId, RootId, Token};
 use crate::io::store::Durability;
 use crate::io::{Completion, DiskDone, DiskError, DiskOp};
 use crate::share::folder::{self, Folder, Joining, ShareFact};
 use crate::share::layout::Fact;
-use crate::share::{Membership, Share, put_fact, status};
+use crate::share::{Membership, Share, place, put_fact, status};
 use crate::time::Now;
 
 /// A share that is being made.
@@ -44,14 +45,15 @@ impl Engine {
         self.shares.iter().find(|(_, share)| share.folder.path == path).map(|(&root, _)| root)
     }
 
-    /// Why a folder cannot become a share beside those that exist.
+    /// Why a folder cannot become a share, where the home and the shares that exist are.
     fn overlap(&self, path: &str) -> Option<CommandError> {
+        if let Err(why) = place::judge(path, &self.config.home) {
+            return Some(CommandError { code: "misplaced", message: place::sentence(path, why) });
+        }
         let taken = self.shares.values().map(|share| &share.folder.path);
         let taken = taken.chain(self.setups.values().map(|setup| &setup.path));
         for other in taken {
-            let inside = |inner: &str, outer: &str| {
-                inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/') || outer.ends_with('/'))
-            };
+            let inside = |inner: &str, outer: &str| place::lies_in(inner.as_bytes(), outer.as_bytes());
             let message = if path == other {
                 format!("{path} is shared already; detach it first to start anew.")
             } else if inside(path, other) {
@@ -104,7 +106,21 @@ impl Engine {
             let message = "This code was made by this very node; use it on another computer.".to_string();
             return self.reply(id, Err(CommandError { code: "own_code", message }));
         }
+        let named = |club: &Club| invitation.fingerprint == Some(club.fingerprint());
+        if let Some(other) = self.share_of(named) {
+            let message = has_it_already(other);
+            return self.reply(id, Err(CommandError { code: "joined_already", message }));
+        }
         let joining = Joining { code: invitation.code, fingerprint: invitation.fingerprint };
+        let same =
+            |share: &&Share| matches!(&share.membership, Membership::Joining(it) if it.code == joining.code);
+        if let Some(other) = self.shares.values().find(same) {
+            let message = format!(
+                "{} joins with this code already. Wait for it, or detach it first.",
+                other.folder.path
+            );
+            return self.reply(id, Err(CommandError { code: "joined_already", message }));
+        }
         self.begin_setup(id, path, Kind::Attach { joining, existing, peers }, true);
     }
 
@@ -134,8 +150,9 @@ impl Engine {
         let Completion::Disk(result) = completion else { return None };
         match (setup.kind, result) {
             (Kind::Marking(share), Ok(_)) => self.found(setup.id, *share),
-            (kind, Ok(DiskDone::Opened { empty, path, .. })) => {
-                if let Some(error) = self.overlap(&path) {
+            (kind, Ok(DiskDone::Opened { empty, path, marker })) => {
+                let marked = marker.is_some().then(|| self.heed_mark(&path, &kind)).flatten();
+                if let Some(error) = self.overlap(&path).or(marked) {
                     self.abandon(root, setup.id, error);
                     return None;
                 }
@@ -148,6 +165,27 @@ impl Engine {
             }
         }
         None
+    }
+
+    /// A folder has the mark of another share, as one of another node on this computer has: that one would come to a
+    /// stop. It is taken over only where the user said what becomes of what the folder holds.
+    fn heed_mark(&mut self, path: &str, kind: &Kind) -> Option<CommandError> {
+        if let Kind::Attach { existing: Existing::Merge | Existing::Replace, .. } = kind {
+            let message = "The folder had the mark of another share, which this one's replaces. A node that has that \
+                           share stops it here.";
+            self.out.event(Event::Notice { share: Some(path.into()), message: message.into() });
+            return None;
+        }
+        let instead = match kind {
+            Kind::Attach { .. } => ", or say --merge or --replace to put this share in its place",
+            _ => "",
+        };
+        let message = format!(
+            "{path} has the mark of another share: another node of this computer (another --home) keeps it in step, or \
+             one that is gone did. Detach it there{instead}. If that node is gone for good, delete \
+             {path}/.clearskies/share and try again."
+        );
+        Some(CommandError { code: "marked", message })
     }
 
     fn abandon(&mut self, root: RootId, id: CommandId, error: CommandError) {
@@ -244,17 +282,21 @@ impl Engine {
         self.dialer.remove(root);
         self.out.set_owner(None);
         // Only a folder that is still this share's loses its marker.
-        let mut ops = Vec::new();
-        if share.folder.is_open() && !share.folder.marker.is_empty() {
-            ops.push(DiskOp::RemoveMarker { root });
-        }
-        ops.push(DiskOp::CloseRoot { root });
-        for op in ops {
-            let token = self.out.disk(op);
-            self.commits.insert(token, AfterCommit::Nothing);
-        }
+        let marked = share.folder.is_open() && !share.folder.marker.is_empty();
         let token = self.commit(status::forget_writes(root), Durability::Now);
-        self.commits.insert(token, AfterCommit::Reply(id, Reply::Done, None));
+        self.commits.insert(token, AfterCommit::Forgotten { id, root, marked });
+    }
+
+    /// The store holds nothing of a share any more: its folder is let go, and may be shared anew once that is told.
+    pub(super) fn let_go(&mut self, root: RootId, marked: bool, after: AfterCommit) {
+        self.out.set_owner(None);
+        let (op, after) = if marked {
+            (DiskOp::RemoveMarker { root }, AfterCommit::Unmarked { root, after: after.into() })
+        } else {
+            (DiskOp::CloseRoot { root }, after)
+        };
+        let token = self.out.disk(op);
+        self.commits.insert(token, after);
     }
 }
 
@@ -264,6 +306,14 @@ pub(super) fn not_shared(path: &str) -> CommandError {
         code: "no_such_share",
         message: format!("{path} is not shared by this node; `clearskies list` shows what is."),
     }
+}
+
+/// Why a share cannot be joined a second time here.
+pub(super) fn has_it_already(path: &str) -> String {
+    format!(
+        "This node has that share already, in {path}, and cannot have it twice. The code is still good for another \
+         computer, or for another node of this one (--home)."
+    )
 }
 
 /// Why a folder cannot be opened, and what to do.

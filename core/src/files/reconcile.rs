@@ -317,8 +317,11 @@ impl<'a> Matching<'a> {
     }
 }
 
+/// What makes a path the same file under another name.
+pub type InodeKey = (u64, Kind, u64, i64);
+
 /// What makes a path the same file under another name; `None` where the file system has no inodes.
-fn inode_key(stamp: &Stamp) -> Option<(u64, Kind, u64, i64)> {
+pub fn inode_key(stamp: &Stamp) -> Option<InodeKey> {
     let (size, mtime_ns) = if stamp.kind == Kind::Dir { (0, 0) } else { (stamp.size, stamp.mtime_ns) };
     (stamp.inode != 0).then_some((stamp.inode, stamp.kind, size, mtime_ns))
 }

@@ -52,6 +52,8 @@ impl Space {
 #[derive(Debug, Default)]
 pub struct ArchiveSpace {
     limit: Option<u64>,
+    /// What it held when it was looked through, and what came to it since.
+    used: u64,
     grown: u64,
     looked_at: Option<Instant>,
     look_at: Option<Instant>,
@@ -62,10 +64,21 @@ impl ArchiveSpace {
     /// So many bytes more were moved to the archive.
     pub fn grew(&mut self, bytes: u64, now: Instant) {
         self.grown = self.grown.saturating_add(bytes);
+        self.used = self.used.saturating_add(bytes);
         // Until its limit is known the first round, soon after the start, has to do.
         if self.limit.is_some_and(|limit| self.grown >= (limit / 4).max(GROWN_BYTES_MIN)) {
             self.ask(now);
         }
+    }
+
+    /// It was looked through, and keeps so many bytes.
+    pub fn keeps(&mut self, bytes: u64) {
+        self.used = bytes;
+    }
+
+    /// What it holds, in bytes, as far as that is known.
+    pub fn used(&self) -> u64 {
+        self.used
     }
 
     /// The volume is full.
@@ -145,7 +158,11 @@ mod tests {
         assert_eq!(archive.look_at(), None);
         archive.grew(1, at(4));
         assert_eq!(archive.look_at(), Some(at(62)), "a minute after the last time");
+        assert_eq!(archive.used(), u64::MAX);
         archive.looking(at(62));
+        archive.keeps(7);
+        archive.grew(1, at(62));
+        assert_eq!(archive.used(), 8);
         assert_eq!(archive.look_at(), None);
         archive.no_space(at(200));
         assert_eq!(archive.look_at(), Some(at(200)));

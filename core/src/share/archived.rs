@@ -5,9 +5,11 @@
 //! ([`written_late`]), when the archive is looked through for what may go.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::engine::event::Event;
 use crate::engine::outbox::Outbox;
 use crate::files::conflict;
 use crate::files::path::RelPath;
@@ -16,6 +18,7 @@ use crate::ids::{RootId, Token, Uuid};
 use crate::index::record::EntryContent;
 use crate::io::disk::{Archived, Hashed, HashedContent, Kind, Stamp};
 use crate::io::{DiskDone, DiskError, DiskOp};
+use crate::share::{Ctx, Share, status};
 use crate::time::{Instant, Now, WallTime};
 
 /// An archived file is looked at so long after it was moved,
@@ -233,6 +236,45 @@ fn stamp(result: Result<DiskDone, DiskError>) -> Result<Stamp, DiskError> {
         Ok(DiskDone::Stamps(mut stamps)) => stamps.pop().unwrap_or(Err(DiskError::Io)),
         Ok(_) => Err(DiskError::Io),
         Err(error) => Err(error),
+    }
+}
+
+impl Share {
+    /// Looks at what was archived, and shows what was written there since.
+    pub(super) fn pump_late(&mut self, ctx: &mut Ctx<'_>) {
+        if self.may_work() {
+            self.late.pump(ctx.now, ctx.out);
+        }
+        for taken in self.late.take_taken() {
+            let (share, original) = (&self.folder.path, taken.original.as_str());
+            let message = format!(
+                "{original}: a program wrote to the version that was replaced or deleted; what it wrote is \
+                 kept as {}.",
+                taken.to.name()
+            );
+            ctx.out.event(Event::Notice { share: Some(share.clone()), message });
+            // Directories that had to be made for it are new as well.
+            for dir in taken.to.ancestors().filter(|dir| !dir.is_root()) {
+                self.survey.hint(dir, ctx.now);
+            }
+            self.survey.hint(taken.to.clone(), ctx.now);
+            if self.taken.len() < KEPT_MAX {
+                self.taken.insert(taken.to.clone(), taken);
+            }
+        }
+    }
+
+    /// The archive was looked through: `limit` is what it may take, `kept` what it keeps, in bytes, and `full` whether
+    /// replacing waits.
+    pub fn archive_judged(&mut self, ctx: &mut Ctx<'_>, limit: u64, kept: u64, full: bool) {
+        self.archive_space.keeps(kept);
+        let Some(full) = self.archive_space.judged(limit, full, ctx.now.mono) else { return };
+        self.work.set_archive_full(full);
+        if full {
+            let message = status::ARCHIVE_FULL.into();
+            ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
+        }
+        self.pump(ctx);
     }
 }
 

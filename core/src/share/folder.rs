@@ -13,6 +13,7 @@ use crate::engine::outbox::Outbox;
 use crate::ids::{RootId, Token};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::rng::Rng;
+use crate::share::place::{self, Misplaced};
 use crate::time::{Instant, Now};
 
 /// How long a folder that is not in order is left alone before it is looked for again.
@@ -27,6 +28,8 @@ pub enum Trouble {
     NoMarker,
     /// `.clearskies/share` names another share.
     OtherMarker,
+    /// No share may be there.
+    Misplaced(Misplaced),
 }
 
 #[derive(Debug)]
@@ -116,6 +119,7 @@ impl Folder {
         &mut self,
         token: Token,
         result: &Result<DiskDone, DiskError>,
+        home: &[u8],
         now: Now,
     ) -> Option<Result<(), Trouble>> {
         match self.state {
@@ -123,7 +127,9 @@ impl Folder {
             _ => return None,
         }
         let found = match result {
-            Ok(DiskDone::Opened { marker, .. }) => self.judge_marker(marker.as_deref()),
+            Ok(DiskDone::Opened { marker, path, .. }) => place::judge(path, home)
+                .map_err(Trouble::Misplaced)
+                .and_then(|()| self.judge_marker(marker.as_deref())),
             Ok(_) => Err(Trouble::Unreachable(DiskError::Io)),
             Err(error) => Err(Trouble::Unreachable(*error)),
         };

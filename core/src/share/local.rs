@@ -44,7 +44,12 @@ pub enum What {
         moved_from: Option<RelPath>,
     },
     /// Nothing any more.
-    Gone,
+    Gone {
+        /// Whether it counts as one of many deletes: what was confirmed does not, nor what is known to lie elsewhere.
+        counts: bool,
+    },
+    /// Nothing any more, but so much is gone that nothing is told yet: it is only asked whether it would be a delete.
+    Vanished,
     /// Nothing any more, and the user wants it back.
     BringBack,
 }
@@ -53,16 +58,29 @@ impl What {
     fn state(&self) -> Option<&DiskState> {
         match self {
             What::Holds { state, .. } => Some(state),
-            What::Gone | What::BringBack => None,
+            What::Gone { .. } | What::Vanished | What::BringBack => None,
         }
     }
 
     fn moved_from(&self) -> Option<&RelPath> {
         match self {
             What::Holds { moved_from, .. } => moved_from.as_ref(),
-            What::Gone | What::BringBack => None,
+            What::Gone { .. } | What::Vanished | What::BringBack => None,
         }
     }
+}
+
+/// An absence that would be a delete, if it were told.
+#[derive(Clone, Debug)]
+pub struct Vanished {
+    /// The path.
+    pub path: RelPath,
+    /// As in [`Observation`].
+    pub seen: Option<Stamp>,
+    /// As in [`Observation`].
+    pub found: Found,
+    /// Whether it is something else than a directory.
+    pub file: bool,
 }
 
 impl Judge<'_> {
@@ -82,16 +100,19 @@ impl Judge<'_> {
         let scene = self.scene(path)?;
         if scene.row.disk.as_ref().map(|disk| disk.stamp) != item.seen {
             self.effects.again.push(path.clone());
+            self.effects.again.extend(item.what.moved_from().cloned());
             return Ok(());
         }
         if self.intents.contains_key(path) {
             self.effects.judged.push(path.clone());
         }
         let now = item.what.state();
-        if let (Some(from), Some(now)) = (item.what.moved_from(), now)
-            && self.take_move(from, path, now)?
-        {
-            return Ok(());
+        if let (Some(from), Some(now)) = (item.what.moved_from(), now) {
+            if self.take_move(from, path, now)? {
+                return Ok(());
+            }
+            // It was not told that this one is gone: the move would have said so.
+            self.effects.again.push(from.clone());
         }
         if self.take_intent(path, now)? {
             return Ok(());
@@ -130,6 +151,18 @@ impl Judge<'_> {
             row.disk = now.cloned();
             self.txn.put_row(path, row);
             return Ok(());
+        }
+        if matches!(change, LocalChange::Delete { .. }) {
+            match item.what {
+                What::Vanished => {
+                    let file = scene.row.content().is_some_and(|content| *content != EntryContent::Dir);
+                    let (path, seen, found) = (path.clone(), item.seen, item.found);
+                    self.effects.vanished.push(Vanished { path, seen, found, file });
+                    return Ok(());
+                }
+                What::Gone { counts } => self.effects.deleted += u64::from(counts),
+                What::Holds { .. } | What::BringBack => {}
+            }
         }
         if matches!(change, LocalChange::Edit { from_base: true, .. } | LocalChange::Delete { .. }) {
             self.loser_replaced(&scene)?;
@@ -301,7 +334,8 @@ impl Judge<'_> {
         };
         let current = self.txn.record(base.uuid)?;
         let taken = !to_row.live.is_empty() || to_row.disk.is_some();
-        let lives = current.is_some_and(|current| !current.deleted() && from.is_key(&current.key));
+        // If others moved it meanwhile, both moves are true, and the later one stays.
+        let lives = current.is_some_and(|current| !current.deleted());
         if taken || !lives || !self.may_author() || was.content != now.content {
             return Ok(false);
         }

@@ -14,6 +14,7 @@ pub mod layout;
 pub mod link;
 pub mod local;
 pub mod pipeline;
+pub mod place;
 pub mod planning;
 pub mod progress;
 pub mod renewal;
@@ -82,6 +83,8 @@ pub struct Ctx<'a> {
     pub store_token: [u8; 16],
     /// Whether the user said that this computer's clock is right.
     pub clock_trusted: bool,
+    /// The node's home; see [`crate::config::Config::home`].
+    pub home: &'a [u8],
 }
 
 /// How far a share got.
@@ -113,6 +116,8 @@ pub struct Share {
     pub peers: PeerTable,
     /// Names that peers gave themselves.
     pub names: BTreeMap<PeerId, String>,
+    /// Bytes received from each member and sent to it in this run, over links that have ended.
+    pub traffic: BTreeMap<PeerId, (u64, u64)>,
     /// What the last commit stored.
     pub progress: Progress,
     /// Links that are open.
@@ -141,6 +146,8 @@ pub struct Share {
     pub store_trouble: Option<StoreError>,
     /// Who answered when this node came to join, and did not take its code.
     pub refused_by: Option<SocketAddr>,
+    /// Why the keys that came for its code were not taken, if so; it looks for nobody then.
+    pub declined: Option<String>,
     /// First half of the uuids of new records; the second is the revision, so that they lie together in the store.
     uuid_prefix: [u8; 8],
     /// Versions whose install may have come to pass without the database knowing it.
@@ -206,6 +213,7 @@ impl Share {
             codes: CodeBook::default(),
             peers: PeerTable::default(),
             names: BTreeMap::new(),
+            traffic: BTreeMap::new(),
             progress: Progress::default(),
             links: BTreeMap::new(),
             server: Server::new(root),
@@ -220,6 +228,7 @@ impl Share {
             renewal: None,
             store_trouble: None,
             refused_by: None,
+            declined: None,
             uuid_prefix: rng.bytes(),
             intents: BTreeMap::new(),
             intents_left: Vec::new(),
@@ -275,11 +284,21 @@ impl Share {
             return;
         }
         self.pump_late(ctx);
-        self.pump_survey(ctx);
-        self.pump_pipeline(ctx);
-        self.pump_work(ctx);
-        self.pump_pipeline(ctx);
-        if self.renewal.is_some() {
+        loop {
+            self.pump_survey(ctx);
+            self.pump_pipeline(ctx);
+            self.pump_work(ctx);
+            self.pump_pipeline(ctx);
+            // A batch that had nothing to store is over at once, and no completion will call for what comes next.
+            let held_up = self.retry_store_at.is_some() || self.renewal.is_some() || self.is_reclaiming();
+            let stuck = self.pipeline.is_stuck() && !held_up;
+            let lags = self.survey.lags(!self.pipeline.has_looks(), self.work.freed());
+            let goes_on = stuck || lags && self.may_look();
+            if !goes_on {
+                break;
+            }
+        }
+        if self.renewal.is_some() && !self.pipeline.is_busy() {
             // Found out just now, and no batch is under way any more: nothing is sent under the old identity.
             return self.pump(ctx);
         }
@@ -303,7 +322,8 @@ impl Share {
         }
         self.survey.without_base = !self.progress.looked_through;
         self.survey.live = self.progress.totals.files;
-        self.survey.pump(ctx.now, ctx.out);
+        let (stored, freed) = (!self.pipeline.has_looks(), self.work.freed());
+        self.survey.pump(ctx.now, stored, self.work.busy(), freed, ctx.out);
         while !self.pipeline.is_full() {
             let ready = self.survey.take_ready(OBSERVATIONS);
             if ready.is_empty() {
@@ -311,34 +331,9 @@ impl Share {
             }
             self.pipeline.push(Op::Local(ready));
         }
-        if self.survey.finished && self.survey.all_taken() {
-            self.survey.finished = false;
+        if self.survey.take_finished() {
             let intents = core::mem::take(&mut self.intents_left);
             self.pipeline.push(Op::LookedThrough { intents });
-        }
-    }
-
-    /// Looks at what was archived, and shows what was written there since.
-    fn pump_late(&mut self, ctx: &mut Ctx<'_>) {
-        if self.may_work() {
-            self.late.pump(ctx.now, ctx.out);
-        }
-        for taken in self.late.take_taken() {
-            let (share, original) = (&self.folder.path, taken.original.as_str());
-            let message = alloc::format!(
-                "{original}: a program wrote to the version that was replaced or deleted; what it wrote is \
-                 kept as {}.",
-                taken.to.name()
-            );
-            ctx.out.event(Event::Notice { share: Some(share.clone()), message });
-            // Directories that had to be made for it are new as well.
-            for dir in taken.to.ancestors().filter(|dir| !dir.is_root()) {
-                self.survey.hint(dir, ctx.now);
-            }
-            self.survey.hint(taken.to.clone(), ctx.now);
-            if self.taken.len() < archived::KEPT_MAX {
-                self.taken.insert(taken.to.clone(), taken);
-            }
         }
     }
 
@@ -391,17 +386,6 @@ impl Share {
     /// Whether changes made here may leave this peer.
     pub fn may_author(&self) -> bool {
         self.club.as_ref().map(Club::level) == Some(Level::ReadWrite)
-    }
-
-    /// The archive was looked through: `limit` is what it may take, and `full` whether replacing waits.
-    pub fn archive_judged(&mut self, ctx: &mut Ctx<'_>, limit: u64, full: bool) {
-        let Some(full) = self.archive_space.judged(limit, full, ctx.now.mono) else { return };
-        self.work.set_archive_full(full);
-        if full {
-            let message = status::ARCHIVE_FULL.to_string();
-            ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
-        }
-        self.pump(ctx);
     }
 
     /// Whether the database is at rest.
@@ -539,6 +523,7 @@ impl Share {
     fn committed(&mut self, ctx: &mut Ctx<'_>, batch: Batch) {
         let Batch { ops, txn, effects, progress, .. } = batch;
         self.pipeline.settle(txn.into_changes());
+        self.pipeline.stored(&ops);
         // Anything that the database learned may be what a pending path waited for.
         let wake = progress.totals.pending > 0 && (progress != self.progress || !effects.ended.is_empty());
         self.progress = progress;
@@ -584,6 +569,9 @@ impl Share {
         }
         for path in &effects.ended {
             self.work.ended(path);
+            if self.survey.held.contains(path) {
+                self.survey.hint(path.clone(), ctx.now);
+            }
         }
         // An intent explains the first look at its path and no later one: the same content may come from the user then.
         if !self.intents.is_empty() {
@@ -598,6 +586,7 @@ impl Share {
         for path in &effects.recorded {
             self.taken.remove(path);
         }
+        self.survey.note_absent(effects.deleted, effects.vanished, ctx.now);
         for path in effects.again {
             self.survey.hint(path, ctx.now);
         }
@@ -663,7 +652,7 @@ impl Share {
                 Ok(StoreDone::Committed) => Err(StoreError::Io),
                 Err(error) => Err(error),
             };
-            self.pipeline.catch_up(&mut batch.txn);
+            self.pipeline.catch_up(token, &mut batch.txn);
             return match taken {
                 Ok(()) if ahead => self.try_ahead(ctx, batch),
                 Ok(()) => self.decide(ctx, batch),
@@ -712,7 +701,7 @@ impl Share {
             self.server.handle_disk(token, result, ctx.out);
             return;
         }
-        match self.folder.handle_disk(token, &result, ctx.now) {
+        match self.folder.handle_disk(token, &result, ctx.home, ctx.now) {
             Some(Ok(())) => {
                 self.survey.look_through();
                 self.work.retry_all();
@@ -769,7 +758,8 @@ impl Share {
 
     /// When this share wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let survey = self.survey.poll_timeout().filter(|_| self.may_look());
+        let looks = self.may_look() && !self.pipeline.has_looks();
+        let survey = self.survey.poll_timeout().filter(|_| looks);
         let late = self.late.poll_timeout().filter(|_| self.may_work());
         let (work, folder) = (self.work.poll_timeout(), self.folder.poll_timeout());
         let parts = [work, survey, late, self.retry_store_at, folder, self.waits_timeout()];

@@ -19,7 +19,7 @@ use crate::index::knowledge::Resume;
 use crate::index::record::Record;
 use crate::share::archived::Kept;
 use crate::share::finish::Finished;
-use crate::share::local::Observation;
+use crate::share::local::{Observation, Vanished};
 use crate::share::progress::Progress;
 use crate::share::task::Task;
 use crate::share::txn::{Changes, Txn};
@@ -135,6 +135,10 @@ pub struct Effects {
     pub judged: Vec<RelPath>,
     /// Work that ended, so that its paths may be planned again.
     pub ended: Vec<RelPath>,
+    /// Deletes that the survey found and that were authored.
+    pub deleted: u64,
+    /// Absences that would be deletes, of which the survey asked whether they are news.
+    pub vanished: Vec<Vanished>,
     /// How many operations from each link were done.
     pub done_from: Vec<ConnId>,
     /// Where the answers of links stand.
@@ -197,10 +201,12 @@ pub enum Loaded {
 pub struct Pipeline {
     queue: VecDeque<Op>,
     weight: usize,
+    /// Operations of the survey that are not stored yet, wherever they are.
+    looks: usize,
     batch: Option<Batch>,
     ahead: Option<Batch>,
-    /// What the last commit changed, while a load of the batch ahead that was put out before it may be under way.
-    settled: Changes,
+    /// What the last commit changed, for the load of the batch ahead that was put out before it.
+    settled: Option<(Token, Changes)>,
 }
 
 impl Pipeline {
@@ -214,7 +220,19 @@ impl Pipeline {
     /// Adds an operation.
     pub fn push(&mut self, op: Op) {
         self.weight += op.weight();
+        self.looks += usize::from(matches!(op, Op::Local(_)));
         self.queue.push_back(op);
+    }
+
+    /// Whether something that was found on disk is not stored yet, so that rows may be older than it.
+    pub fn has_looks(&self) -> bool {
+        self.looks > 0
+    }
+
+    /// Notes that these operations are stored.
+    pub fn stored(&mut self, ops: &[Op]) {
+        let looks = ops.iter().filter(|op| matches!(op, Op::Local(_))).count();
+        self.looks = self.looks.saturating_sub(looks);
     }
 
     /// Whether links should hold back.
@@ -225,6 +243,11 @@ impl Pipeline {
     /// Whether nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.batch.is_none() && self.ahead.is_none()
+    }
+
+    /// Whether operations wait and nothing is under way that would bring their turn.
+    pub fn is_stuck(&self) -> bool {
+        !self.queue.is_empty() && self.batch.is_none()
     }
 
     /// Whether a batch is under way.
@@ -302,16 +325,21 @@ impl Pipeline {
 
     /// A batch was stored: the view of the one ahead is brought up to it.
     pub fn settle(&mut self, changes: Changes) {
-        self.settled = Changes::default();
+        self.settled = None;
         if let Some(ahead) = &mut self.ahead {
             ahead.txn.absorb(&changes);
-            self.settled = changes;
+            if let Phase::Loading(token) = ahead.phase {
+                self.settled = Some((token, changes));
+            }
         }
     }
 
-    /// Brings a view up to the last commit, before which its answers may have been read.
-    pub fn catch_up(&self, txn: &mut Txn) {
-        txn.absorb(&self.settled);
+    /// Brings a view up to the last commit, if the load that has just ended was put out before it. No other load: what
+    /// the commit made out of date would be thrown away again each time it comes.
+    pub fn catch_up(&mut self, token: Token, txn: &mut Txn) {
+        if let Some((_, changes)) = self.settled.take_if(|(load, _)| *load == token) {
+            txn.absorb(&changes);
+        }
     }
 
     /// Puts the operations of a batch back in front, and behind them those of the batch ahead.

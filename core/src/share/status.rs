@@ -16,11 +16,14 @@ use crate::io::DiskError;
 use crate::io::store::{Space, StoreError, Write};
 use crate::share::folder::Trouble;
 use crate::share::link::PeerLink;
-use crate::share::{Membership, Share, layout, work};
+use crate::share::{Membership, Share, layout, place, work};
 use crate::time::Instant;
 
 /// Paths that cannot be read and are named in a status.
 const NAMED_MAX: usize = 5;
+
+/// An archive smaller than this is not named where a volume is full, in bytes.
+const ARCHIVE_NAMED_MIN: u64 = 1_000_000;
 
 /// Why replacing waits, and what to do.
 pub const ARCHIVE_FULL: &str = "what was replaced or deleted within the last day fills the archive, and the volume has \
@@ -94,6 +97,7 @@ pub fn folder_sentence(trouble: Trouble, path: &str) -> String {
             "{path} belongs to another share. Bring the right folder back, or detach the share and attach it again; \
              nothing is deleted meanwhile."
         ),
+        Trouble::Misplaced(why) => place::sentence(path, why),
     }
 }
 
@@ -156,7 +160,7 @@ impl Share {
     /// Whether something stays as it is until the user does something, or until it is tried again. What only waits for
     /// a peer is no matter of the user's while none is there.
     fn needs_attention(&self) -> bool {
-        let (held, _) = self.survey.held;
+        let held = self.survey.held.count();
         let waits = self.progress.totals.pending > 0;
         let alone = self.links.is_empty();
         let failed = self.work.failures().any(|(_, failed)| failed.trouble != work::Trouble::NotAvailable);
@@ -189,13 +193,8 @@ impl Share {
             problems.push(store_sentence(error).to_owned());
         }
         problems.extend(self.clock.problem());
-        if let (Some(addr), Membership::Joining(_)) = (self.refused_by, &self.membership) {
-            problems.push(format!(
-                "{addr} does not take the access code: it was used already, has expired or was taken back, or the \
-                 computer there has another share. Ask for a new code, detach the folder and attach it with that one."
-            ));
-        }
-        let (held, _) = self.survey.held;
+        problems.extend(self.join_problem());
+        let held = self.survey.held.count();
         if held > 0 {
             problems.push(format!(
                 "{held} paths are gone at once, so their deletion is held; `clearskies deletions` decides about it."
@@ -203,6 +202,7 @@ impl Share {
         }
         problems.extend(self.wait_problems(now));
         problems.extend(self.failed_paths());
+        problems.extend(self.archive_problem());
         let waiting = self.progress.totals.pending.saturating_sub(self.failed_count());
         if waiting > 0 && self.state() == ShareState::Attention {
             problems.push(match waiting {
@@ -225,6 +225,36 @@ impl Share {
             ));
         }
         problems
+    }
+
+    /// Why joining does not get on, if a peer was met that could have let this one in.
+    pub fn join_problem(&self) -> Option<String> {
+        if self.membership == Membership::Member {
+            return None;
+        }
+        if let Some(why) = &self.declined {
+            return Some(format!("{why} Detach the folder; nothing was put into it."));
+        }
+        let addr = self.refused_by?;
+        Some(format!(
+            "{addr} does not take the access code: it was used already, has expired or was taken back, or the \
+             computer there has another share. Ask for a new code, detach the folder and attach it with that one."
+        ))
+    }
+
+    /// Where the volume is full and the archive has a part in that: how large it is.
+    fn archive_problem(&self) -> Option<String> {
+        let no_space = work::Trouble::Disk(DiskError::NoSpace);
+        let full = self.work.failures().any(|(_, failed)| failed.trouble == no_space);
+        let used = self.archive_space.used();
+        let pending = self.progress.totals.pending > 0;
+        (full && pending && used >= ARCHIVE_NAMED_MIN).then(|| {
+            format!(
+                "Of the full volume the share's archive takes {}: what was replaced or deleted stays there for a day \
+                 at least. What you can spare of it may be deleted from .clearskies/archive.",
+                shown_bytes(used)
+            )
+        })
     }
 
     /// Failed paths, those with one reason in one sentence.
@@ -264,13 +294,20 @@ impl Share {
             pending_bytes: totals.pending_bytes,
             failed_files: self.failed_count(),
             unreadable_files: u64::try_from(self.survey.unreadable.len()).unwrap_or(u64::MAX),
-            held_deletions: self.survey.held.0,
+            held_deletions: self.survey.held.count(),
             peers_connected: count(&connected),
             peers_known: count(&self.known_peers(dialed)),
             conflicts: totals.conflicts,
             level: self.club.as_ref().map_or(Level::ReadWrite, Club::level),
         }
     }
+}
+
+/// A size of a megabyte and more as people read it, cut after one digit.
+fn shown_bytes(bytes: u64) -> String {
+    let units = [(1_000_000_000_000, "TB"), (1_000_000_000, "GB")];
+    let (unit, name) = units.into_iter().find(|(unit, _)| bytes >= *unit).unwrap_or((1_000_000, "MB"));
+    format!("{}.{} {name}", bytes / unit, bytes % unit / (unit / 10))
 }
 
 /// A path as a status names it.
@@ -281,6 +318,7 @@ fn shown(path: &RelPath) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::share::place::Misplaced;
 
     const DISK: [DiskError; 10] = [
         DiskError::NotFound,
@@ -296,9 +334,16 @@ mod tests {
     ];
 
     #[test]
+    fn sizes_are_cut() {
+        let sizes = [0, 999_999, 1_000_000, 999_999_999, 1_000_000_000, u64::MAX].map(shown_bytes);
+        assert_eq!(sizes, ["0.0 MB", "0.9 MB", "1.0 MB", "999.9 MB", "1.0 GB", "18446744.0 TB"]);
+    }
+
+    #[test]
     fn sentences_are_whole() {
-        let troubles =
-            DISK.map(Trouble::Unreachable).into_iter().chain([Trouble::NoMarker, Trouble::OtherMarker]);
+        let misplaced = [Misplaced::InHome, Misplaced::AroundHome, Misplaced::InOwn].map(Trouble::Misplaced);
+        let troubles = DISK.map(Trouble::Unreachable).into_iter().chain(misplaced);
+        let troubles = troubles.chain([Trouble::NoMarker, Trouble::OtherMarker]);
         for trouble in troubles {
             let sentence = folder_sentence(trouble, "/home/ada/Documents");
             assert!(sentence.starts_with("/home/ada/Documents ") && sentence.ends_with('.'), "{sentence}");

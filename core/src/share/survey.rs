@@ -2,8 +2,13 @@
 //! (sync.md, Scanning). Gives observations; what they mean is decided in the pipeline.
 //!
 //! One pass runs at a time. It gathers what differs from the rows, a bounded number of paths at once; then moves are
-//! matched, contents read, and the observations handed over; then it gathers on.
+//! matched, contents read, and the observations handed over; then it gathers on. A pass begins only when all that was
+//! handed over before is stored, and what disk work is about to store is looked at once more after that: a path that is
+//! gone and has no row yet would be passed over for good.
 
+mod absent;
+mod contents;
+mod large;
 mod result;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,17 +18,20 @@ use core::time::Duration;
 
 use crate::engine::outbox::Outbox;
 use crate::files::budget::DeleteBudget;
+use crate::files::local::Found;
 use crate::files::path::RelPath;
-use crate::files::reconcile::{GRAIN_DEFAULT, Merge, Observation as Seen, present, settled};
+use crate::files::reconcile::{InodeKey, Merge, Observation as Seen, present};
 use crate::files::row::{DiskState, PathRow};
 use crate::ids::{RootId, Token};
 use crate::index::codec::PeerTable;
 use crate::index::record::EntryContent;
-use crate::io::disk::{HashedContent, Kind, Stamp};
+use crate::io::disk::{Kind, Stamp};
 use crate::io::store::{Query, Space, StoreDone, StoreError, StoreOp};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::share::layout;
-use crate::share::local::Observation;
+use crate::share::local::{Observation, Vanished};
+use crate::share::survey::absent::Held;
+use crate::share::survey::large::Large;
 use crate::share::unusable::Unusable;
 use crate::time::{Instant, Now};
 
@@ -47,8 +55,6 @@ const HASHES_MAX: usize = 4;
 const RESCAN_FIRST: Duration = Duration::from_secs(3600);
 /// and so much longer than the last time took, so that it stays under a tenth of the time.
 const RESCAN_FACTOR: u32 = 10;
-/// Deletes that are held back, with their paths.
-const HELD_PATHS_MAX: usize = 100;
 /// Files that could not be read and are told of.
 const UNREADABLE_MAX: usize = 100;
 /// Sockets, pipes and devices that are known by name.
@@ -83,6 +89,14 @@ struct Todo {
     /// Whether the row knew of nothing here.
     new: bool,
     content: Option<DiskState>,
+    /// In what situation it was found, where that was in an earlier pass.
+    found: Option<Found>,
+}
+
+impl Todo {
+    fn new(path: RelPath, stamp: Stamp, row: PathRow, new: bool) -> Todo {
+        Todo { path, stamp, row, new, content: None, found: None }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -107,6 +121,10 @@ enum Ask {
     GoneRows(RelPath),
     Hash(Vec<usize>),
     Check,
+    /// Whether anything is left in the folder; the number of the walk.
+    Left(u64),
+    /// Contents that have a queue of their own.
+    HashLarge(Vec<RelPath>),
     Forget,
 }
 
@@ -115,12 +133,16 @@ enum Ask {
 pub struct Survey {
     root: RootId,
     hints: BTreeMap<RelPath, Hint>,
+    /// Paths that were in work when a pass began that concerns them: they are looked at again after that work.
+    waiting: BTreeSet<RelPath>,
+    freed: u64,
     full_due: bool,
     rescan_at: Option<Instant>,
     step: Step,
     asks: BTreeMap<Token, Ask>,
     // What one pass works on.
     full: bool,
+    found: Found,
     began: Instant,
     hinted: Vec<RelPath>,
     stamps: Option<Vec<Result<Stamp, DiskError>>>,
@@ -140,17 +162,28 @@ pub struct Survey {
     /// Paths that were read while their stamp was too young to be trusted: they are read once more.
     young: BTreeSet<RelPath>,
     young_at: Option<Instant>,
+    large: Large,
     ready: VecDeque<Observation>,
     /// Whether the first look of this run is over.
     pub looked: bool,
+    /// Nobody looked for a while: what the next look through the folder finds happened when the disk says.
+    away: bool,
     /// The first look is the first of all: what lies here was never judged.
     pub without_base: bool,
     /// Set when a full look has just ended, for the share to note.
-    pub finished: bool,
+    finished: bool,
     mode: GoneMode,
     budget: DeleteBudget,
-    /// Deletes that are held back: how many, and the first of them.
-    pub held: (u64, Vec<RelPath>),
+    /// Deletes that are held back.
+    pub held: Held,
+    /// Deletes that were handed over and are not stored yet.
+    telling: u64,
+    /// What appeared under a new name, and when: under an old one it is not missing.
+    arrived: BTreeMap<InodeKey, (RelPath, Instant)>,
+    /// Absences that would be deletes; whether they are held is decided when all of them are known.
+    vanished: Vec<Vanished>,
+    /// Whether nothing was left in the folder when it was last checked.
+    emptied: bool,
     /// Live records of the share, for the budget.
     pub live: u64,
     /// What cannot be read or synced, with its reason.
@@ -179,11 +212,14 @@ impl Survey {
         Survey {
             root,
             hints: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            freed: 0,
             full_due: true,
             rescan_at: None,
             step: Step::Rest,
             asks: BTreeMap::new(),
             full: false,
+            found: Found::Running,
             began: Instant(0),
             hinted: Vec::new(),
             stamps: None,
@@ -200,13 +236,19 @@ impl Survey {
             missed_last: Instant(0),
             young: BTreeSet::new(),
             young_at: None,
+            large: Large::default(),
             ready: VecDeque::new(),
             looked: false,
+            away: true,
             without_base: false,
             finished: false,
             mode: GoneMode::Judged,
             budget: DeleteBudget::new(),
-            held: (0, Vec::new()),
+            held: Held::default(),
+            telling: 0,
+            arrived: BTreeMap::new(),
+            vanished: Vec::new(),
+            emptied: false,
             live: 0,
             unreadable: BTreeMap::new(),
             special: BTreeSet::new(),
@@ -237,13 +279,17 @@ impl Survey {
         self.full_due = true;
     }
 
-    /// Stops what is under way, because the folder is not in order. Everything is looked at again when it is.
+    /// Stops what is under way, because the folder is not in order, or was not looked at for a while. Everything is
+    /// looked at again, as it is after a start.
     pub fn abandon(&mut self) {
         self.asks.clear();
         self.clear_pass();
         self.missing.clear();
+        self.vanished.clear();
+        self.large.clear();
         self.ready.clear();
-        self.full_due = true;
+        (self.full_due, self.finished) = (true, false);
+        self.away = true;
     }
 
     fn clear_pass(&mut self) {
@@ -262,7 +308,15 @@ impl Survey {
 
     /// Whether a pass is under way or due.
     pub fn is_busy(&self) -> bool {
-        self.step != Step::Rest || self.full_due || !self.ready.is_empty() || !self.hints.is_empty()
+        let rests = self.step == Step::Rest && self.large.is_empty() && self.vanished.is_empty();
+        !rests || self.full_due || !self.ready.is_empty() || !self.hints.is_empty()
+    }
+
+    /// Whether all that the last look through the folder found was handed over. Says it once.
+    pub fn take_finished(&mut self) -> bool {
+        let over = self.finished && self.ready.is_empty() && !self.large.holds_first();
+        self.finished &= !over;
+        over
     }
 
     /// Whether every observation was taken.
@@ -278,7 +332,7 @@ impl Survey {
 
     /// When the survey wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.step != Step::Rest {
+        if self.step != Step::Rest || !self.ready.is_empty() {
             return None;
         }
         if self.full_due {
@@ -295,11 +349,29 @@ impl Survey {
         self.missed_last.plus(GONE_WAIT).min(since.plus(RESTLESS))
     }
 
-    /// Begins or goes on with a pass.
-    pub fn pump(&mut self, now: Now, out: &mut Outbox) {
-        if self.step == Step::Rest {
-            self.begin(now, out);
+    /// Whether there is something that [`Survey::pump`] would do at once; the arguments are as there.
+    pub fn lags(&self, stored: bool, freed: u64) -> bool {
+        self.freed != freed || stored && self.ready.is_empty() && !self.vanished.is_empty()
+    }
+
+    /// Begins or goes on with a pass. `stored` says whether everything that was handed over is stored; `busy` are the
+    /// paths that are in work, and `freed` grows whenever one of them ceases to be.
+    pub fn pump(&mut self, now: Now, stored: bool, busy: &BTreeSet<RelPath>, freed: u64, out: &mut Outbox) {
+        if self.freed != freed {
+            self.freed = freed;
+            let (still, over) =
+                core::mem::take(&mut self.waiting).into_iter().partition(|p| busy.contains(p));
+            self.waiting = still;
+            over.into_iter().for_each(|path| self.hint(path, now));
         }
+        if stored && self.ready.is_empty() {
+            self.telling = 0;
+            self.judge_vanished(now);
+        }
+        if self.step == Step::Rest && stored && self.ready.is_empty() {
+            self.begin(now, busy, out);
+        }
+        self.hash_large(out);
         if self.step == Step::Gather {
             self.gather(now, out);
         }
@@ -308,7 +380,7 @@ impl Survey {
         }
     }
 
-    fn begin(&mut self, now: Now, out: &mut Outbox) {
+    fn begin(&mut self, now: Now, busy: &BTreeSet<RelPath>, out: &mut Outbox) {
         if self.rescan_at.is_some_and(|at| at <= now.mono) {
             self.full_due = true;
         }
@@ -316,14 +388,22 @@ impl Survey {
             self.full_due = false;
             self.rescan_at = None;
             self.full = true;
+            self.found = match (self.away, self.without_base) {
+                (true, true) => Found::WithoutBase,
+                (true, false) => Found::Offline,
+                (false, _) => Found::Running,
+            };
+            self.away = false;
             self.began = now.mono;
             self.hints.clear();
+            self.waiting.extend(busy.iter().cloned());
             self.unreadable.clear();
             self.special.clear();
             self.unusable.clear();
             // What was held is counted anew, together with what went since.
-            self.budget.note_back(self.held.0);
-            self.held = (0, Vec::new());
+            self.held = Held::default();
+            self.missing.clear();
+            self.large.begin_full();
             self.walks.push_back(RelPath::root());
             self.step = Step::Gather;
             return;
@@ -347,10 +427,19 @@ impl Survey {
             self.young_at = None;
             hinted.append(&mut self.young);
         }
+        hinted.retain(|path| {
+            self.waiting.extend(busy.range(path.clone()..).take_while(|at| at.starts_with(path)).cloned());
+            let free = !busy.contains(path);
+            if !free {
+                self.missing.remove(path);
+            }
+            free
+        });
         if hinted.is_empty() {
             return;
         }
         self.full = false;
+        self.found = Found::Running;
         self.hinted = hinted.into_iter().collect();
         self.step = Step::Hints;
         let token = out.disk(DiskOp::Stat { root: self.root, paths: self.hinted.clone() });
@@ -371,7 +460,7 @@ impl Survey {
             let was_dir = row.content() == Some(&EntryContent::Dir);
             match stamp {
                 Ok(stamp) => {
-                    self.missing.remove(&path);
+                    let back = self.missing.remove(&path).is_some() | self.held.remove(&path);
                     self.note_kind(&path, stamp.kind);
                     let is_dir = stamp.kind == Kind::Dir;
                     if was_dir && !is_dir {
@@ -379,9 +468,10 @@ impl Survey {
                     }
                     let walked = |disk: &DiskState| disk.settled && disk.stamp.inode == stamp.inode;
                     let same_dir = row.disk.as_ref().is_some_and(walked);
-                    // What lies in a directory that could not be read was never seen.
+                    // What lies in a directory that could not be read was never seen; and with a directory that was
+                    // gone all that it holds is back.
                     let unseen = is_dir && self.unreadable.remove(&path).is_some();
-                    if is_dir && !(was_dir && same_dir) || unseen {
+                    if is_dir && (back || unseen || !(was_dir && same_dir)) {
                         walks.push(path.clone());
                     }
                     let seen = present(stamp, row);
@@ -396,6 +486,7 @@ impl Survey {
                     self.unreadable.retain(|known, _| !known.starts_with(&path));
                     self.special.remove(&path);
                     self.unusable.forget(&path);
+                    self.large.forget(&path);
                     if was_dir {
                         self.gone_dirs.push(path.clone());
                     }
@@ -403,6 +494,7 @@ impl Survey {
                         self.gone.push((path, row));
                     } else {
                         self.missing.remove(&path);
+                        self.held.remove(&path);
                     }
                 }
                 Err(error) => {
@@ -421,9 +513,9 @@ impl Survey {
 
     fn take(&mut self, path: RelPath, seen: Seen) {
         match seen {
-            Seen::Same | Seen::Unobserved => {}
-            Seen::New(stamp, row) => self.todo.push(Todo { path, stamp, row, new: true, content: None }),
-            Seen::Changed(stamp, row) => self.todo.push(Todo { path, stamp, row, new: false, content: None }),
+            Seen::Same | Seen::Unobserved => self.large.forget(&path),
+            Seen::New(stamp, row) => self.todo.push(Todo::new(path, stamp, row, true)),
+            Seen::Changed(stamp, row) => self.todo.push(Todo::new(path, stamp, row, false)),
             Seen::Gone(row) => self.gone.push((path, row)),
         }
     }
@@ -466,14 +558,14 @@ impl Survey {
             if let Some(walking) = &mut self.walking {
                 while let Some(seen) = walking.merge.poll() {
                     let over = self.todo.len() + self.gone.len() >= GATHERED_MAX;
+                    if !matches!(seen.observation, Seen::Gone(_) | Seen::Unobserved) {
+                        self.missing.remove(&seen.path);
+                        self.held.remove(&seen.path);
+                    }
                     match seen.observation {
                         Seen::Same | Seen::Unobserved => {}
-                        Seen::New(stamp, row) => {
-                            self.todo.push(Todo { path: seen.path, stamp, row, new: true, content: None });
-                        }
-                        Seen::Changed(stamp, row) => {
-                            self.todo.push(Todo { path: seen.path, stamp, row, new: false, content: None });
-                        }
+                        Seen::New(stamp, row) => self.todo.push(Todo::new(seen.path, stamp, row, true)),
+                        Seen::Changed(stamp, row) => self.todo.push(Todo::new(seen.path, stamp, row, false)),
                         Seen::Gone(row) => self.gone.push((seen.path, row)),
                     }
                     if over {
@@ -546,82 +638,12 @@ impl Survey {
         self.gone.dedup_by(|(a, _), (b, _)| a == b);
         self.todo.sort_by(|a, b| a.path.cmp(&b.path));
         self.todo.dedup_by(|a, b| a.path == b.path);
+        self.take_large();
         self.match_moves();
+        self.leave_large();
         self.to_hash = (0..self.todo.len()).filter(|&at| self.todo[at].content.is_none()).collect();
         self.step = Step::Hash;
         self.hash(now, out);
-    }
-
-    fn hash(&mut self, now: Now, out: &mut Outbox) {
-        let under_way = self.asks.values().filter(|ask| matches!(ask, Ask::Hash(_))).count();
-        for _ in under_way..HASHES_MAX {
-            let mut batch = Vec::new();
-            let mut bytes = 0;
-            while let Some(&at) = self.to_hash.front() {
-                let todo = &mut self.todo[at];
-                if todo.stamp.kind == Kind::Dir {
-                    let (stamp, content) = (todo.stamp, EntryContent::Dir);
-                    todo.content = Some(DiskState { stamp, content, settled: true });
-                    self.to_hash.pop_front();
-                    continue;
-                }
-                bytes += todo.stamp.size;
-                if !batch.is_empty() && (bytes > HASH_BYTES || batch.len() >= HASH_PATHS) {
-                    break;
-                }
-                batch.push(at);
-                self.to_hash.pop_front();
-            }
-            if batch.is_empty() {
-                break;
-            }
-            let paths = batch.iter().map(|&at| self.todo[at].path.clone()).collect();
-            let token = out.disk(DiskOp::Hash { root: self.root, paths });
-            self.asks.insert(token, Ask::Hash(batch));
-        }
-        if !self.asks.values().any(|ask| matches!(ask, Ask::Hash(_))) {
-            self.hashed(now, out);
-        }
-    }
-
-    fn hash_done(&mut self, batch: &[usize], result: Result<DiskDone, DiskError>, now: Now) {
-        let results = match result {
-            Ok(DiskDone::Hashed(results)) if results.len() == batch.len() => results,
-            Ok(_) => batch.iter().map(|_| Err(DiskError::Io)).collect(),
-            Err(error) => batch.iter().map(|_| Err(error)).collect(),
-        };
-        for (&at, result) in batch.iter().zip(results) {
-            let Some(todo) = self.todo.get_mut(at) else { continue };
-            match result {
-                Ok(hashed) => {
-                    let content = match hashed.content {
-                        HashedContent::File(sha256) => EntryContent::File { size: hashed.stamp.size, sha256 },
-                        HashedContent::Link(target) => EntryContent::Link(target),
-                        HashedContent::Dir => EntryContent::Dir,
-                    };
-                    let settled = settled(&hashed.stamp, now.wall, GRAIN_DEFAULT);
-                    self.unreadable.remove(&todo.path);
-                    if !settled && self.young.len() < HINTS_MAX {
-                        self.young.insert(todo.path.clone());
-                        self.young_at.get_or_insert(now.mono.plus(GRAIN_DEFAULT + QUIET));
-                    }
-                    todo.content = Some(DiskState { stamp: hashed.stamp, content, settled });
-                }
-                Err(DiskError::Changed | DiskError::NotFound | DiskError::WrongKind) => {
-                    let path = todo.path.clone();
-                    self.hint(path, now);
-                }
-                Err(DiskError::BadName) if todo.stamp.kind == Kind::Link => {
-                    if self.unreadable.len() < UNREADABLE_MAX {
-                        self.unreadable.insert(todo.path.clone(), LINK_TARGET.into());
-                    }
-                }
-                Err(error) => {
-                    let path = todo.path.clone();
-                    self.note_unreadable(path, error);
-                }
-            }
-        }
     }
 
     /// Takes the result of a disk operation; gives it back if it was not this survey's.
@@ -648,14 +670,28 @@ impl Survey {
             }
             Ask::Walk => self.walked(result),
             Ask::Hash(batch) => self.hash_done(&batch, result, now),
+            Ask::HashLarge(paths) => self.large_hashed(paths, result, now),
             Ask::Check => match result {
                 Ok(DiskDone::Marker(marker)) => {
                     self.root_lost = Some(Ok(marker));
-                    self.hand_over(now, out);
+                    self.checked(now, out);
                 }
                 Ok(_) => self.root_lost = Some(Err(DiskError::Io)),
                 Err(error) => self.root_lost = Some(Err(error)),
             },
+            Ask::Left(walk) => {
+                self.emptied = match result {
+                    Ok(DiskDone::Walked { entries, unobserved, unusable, done }) => {
+                        if !done {
+                            let token = out.disk(DiskOp::EndWalk { root: self.root, walk });
+                            self.ignore(token);
+                        }
+                        done && entries.is_empty() && unobserved.is_empty() && unusable.is_empty()
+                    }
+                    _ => false,
+                };
+                self.checked(now, out);
+            }
             Ask::HintRows | Ask::Rows | Ask::GoneRows(_) | Ask::Forget => {}
         }
         None

@@ -148,6 +148,8 @@ pub struct Work {
     /// Whether a sweep is due again once the present one ended.
     again: bool,
     busy: BTreeSet<RelPath>,
+    /// How often a path ceased to be busy.
+    freed: u64,
     wants: BTreeMap<u64, (RelPath, Arc<Record>, Option<Stamp>)>,
     /// The downloads by the record that they are for.
     wanted: BTreeMap<Uuid, u64>,
@@ -196,6 +198,7 @@ impl Work {
             sweeps: 0,
             again: false,
             busy: BTreeSet::new(),
+            freed: 0,
             wants: BTreeMap::new(),
             wanted: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -241,6 +244,20 @@ impl Work {
         self.busy.contains(path)
     }
 
+    /// All paths that are in work. What the database says of them may be out of date.
+    pub fn busy(&self) -> &BTreeSet<RelPath> {
+        &self.busy
+    }
+
+    /// Grows whenever a path has ceased to be in work.
+    pub fn freed(&self) -> u64 {
+        self.freed
+    }
+
+    fn free(&mut self, path: &RelPath) {
+        self.freed += u64::from(self.busy.remove(path));
+    }
+
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.sweep == Sweep::Rest && self.busy.is_empty() && self.jobs.is_empty()
@@ -282,7 +299,7 @@ impl Work {
 
     /// The database knows of this work's end.
     pub fn ended(&mut self, path: &RelPath) {
-        self.busy.remove(path);
+        self.free(path);
     }
 
     /// Takes a task of the plan.
@@ -326,7 +343,7 @@ impl Work {
         local: Option<(RelPath, Stamp)>,
     ) {
         let Value::Entry(entry) = &version.value else {
-            self.busy.remove(&path);
+            self.free(&path);
             return;
         };
         let (mode, mtime_ns) = wanted_meta(&version);
@@ -399,7 +416,7 @@ impl Work {
             if !taken {
                 // Numbers are never used twice and there is capacity: this cannot happen, and would only cost a retry.
                 if let Some((path, ..)) = self.take_want(id) {
-                    self.busy.remove(&path);
+                    self.free(&path);
                 }
             }
         }
@@ -426,7 +443,7 @@ impl Work {
         }
         if let Some((path, ..)) = self.take_want(id) {
             self.fetcher.cancel(id, now, out);
-            self.busy.remove(&path);
+            self.free(&path);
             self.wake();
         }
     }
@@ -691,7 +708,7 @@ impl Work {
                 self.jobs.insert(out.disk(op), Job::RenameDirs(Renaming { retried: true, ..renaming }));
             }
             Err(error) => {
-                self.busy.remove(&renaming.to);
+                self.free(&renaming.to);
                 // The directories were just made, so it is the source that is not there.
                 let error = if error == DiskError::NotFound { DiskError::Changed } else { error };
                 self.fail(renaming.from.clone(), Trouble::Disk(error), now);

@@ -19,10 +19,10 @@ const SETTINGS_MAX: usize = 256;
 /// What a client asks for.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Work for the engine; the reply follows when all of it is done.
+    /// Work for the engine; the reply follows when it is done.
     Engine {
-        /// The commands, one or several.
-        commands: Vec<Command>,
+        /// The command.
+        command: Command,
         /// How the reply looks.
         shape: Shape,
     },
@@ -99,7 +99,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Request> {
 }
 
 fn engine(command: Command, shape: Shape) -> Request {
-    Request::Engine { commands: vec![command], shape }
+    Request::Engine { command, shape }
 }
 
 fn attach(fields: &Fields) -> Result<Command> {
@@ -164,11 +164,8 @@ fn set_config(fields: &Fields) -> Result<Request> {
     if config.contains_key(LISTEN_PORT) {
         return Err(bad(format!("{LISTEN_PORT:?} is set by itself, with set_config_value.")));
     }
-    let mut commands = Vec::new();
-    for (key, value) in config {
-        commands.push(Command::WriteSetting { key: key.clone(), value: setting(key, value)? });
-    }
-    Ok(Request::Engine { commands, shape: Shape::Plain })
+    let settings = config.iter().map(|(key, value)| Ok((key.clone(), setting(key, value)?)));
+    Ok(engine(Command::WriteSettings { settings: settings.collect::<Result<_>>()? }, Shape::Plain))
 }
 
 fn set_config_value(fields: &Fields) -> Result<Request> {
@@ -208,7 +205,9 @@ fn optional_path(fields: &Fields) -> Result<Option<String>> {
 
 /// Only the client knows what a relative path is relative to.
 fn absolute(path: String) -> Result<String> {
-    if path.starts_with('/') && !path.contains('\0') {
+    if path.contains('\0') {
+        Err(bad(format!("A path has no NUL character in it, and {path:?} has one.")))
+    } else if path.starts_with('/') {
         Ok(path)
     } else {
         Err(bad(format!("The path must be absolute, and {path:?} is not.")))

@@ -1,4 +1,4 @@
-//! Serving the control socket inside the driver's loop: lines in, lines out, replies in the order of the requests.
+//! Serving the control socket inside the driver's loop: lines in, lines out, each client's requests one after another.
 //! Never decides what a request means: it gives the engine its commands, and answers what concerns the daemon alone.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -66,10 +66,12 @@ pub(crate) enum Served {
 /// A reply that is due.
 #[derive(Debug)]
 enum Slot {
+    /// The request waits until all before it were answered: what it asks for may depend on what they did.
+    Queued(Request),
     /// The request was handed out.
     Asked,
-    /// So many commands are under way; the first failure, or else the last outcome so far.
-    Waiting { left: usize, shape: Shape, result: Result<Reply, CommandError> },
+    /// The engine carries the request out.
+    Waiting(Shape),
     /// The line to be sent.
     Ready(String),
 }
@@ -128,9 +130,10 @@ impl Server {
                 served = Served::Some;
             }
             let result = match request {
-                Request::Engine { commands, shape } => {
-                    let ids = commands.into_iter().map(|command| engine.handle_command(now, command));
-                    self.expect(asker, ids.collect(), shape);
+                Request::Engine { command, shape } => {
+                    let command = engine.handle_command(now, command);
+                    self.fill(asker, Slot::Waiting(shape));
+                    self.commands.insert(command, asker);
                     continue;
                 }
                 Request::Stop => {
@@ -160,30 +163,13 @@ impl Server {
         self.fill(asker, Slot::Ready(line));
     }
 
-    /// A request became these commands of the engine.
-    fn expect(&mut self, asker: Asker, commands: Vec<CommandId>, shape: Shape) {
-        if commands.is_empty() {
-            return self.answer(asker, Ok(reply::reply(&shape, Reply::Done)));
-        }
-        self.fill(asker, Slot::Waiting { left: commands.len(), shape, result: Ok(Reply::Done) });
-        self.commands.extend(commands.into_iter().map(|command| (command, asker)));
-    }
-
     /// A command of the engine ended.
     pub(crate) fn done(&mut self, command: CommandId, outcome: Result<Reply, CommandError>) {
         let Some(asker) = self.commands.remove(&command) else { return };
         let Some((_, client)) = self.client(asker.client) else { return };
-        let Some(Slot::Waiting { left, shape, result }) = client.slot(asker.number) else { return };
-        *left -= 1;
-        if result.is_ok() {
-            *result = outcome;
-        }
-        if *left > 0 {
-            return;
-        }
+        let Some(Slot::Waiting(shape)) = client.slot(asker.number) else { return };
         let shape = shape.clone();
-        let result = std::mem::replace(result, Ok(Reply::Done));
-        self.answer(asker, result.map(|outcome| reply::reply(&shape, outcome)));
+        self.answer(asker, outcome.map(|outcome| reply::reply(&shape, outcome)));
     }
 
     /// Writes out what is ready, waiting a little: the node ends after this.
@@ -241,8 +227,9 @@ impl Server {
     fn advance(&mut self, number: usize) {
         if let Some(client) = self.clients.get_mut(&number)
             && !client.advance(&mut self.requests)
+            && let Some(client) = self.clients.remove(&number)
         {
-            self.clients.remove(&number);
+            client.leave(&mut self.requests);
         }
     }
 }
@@ -304,13 +291,14 @@ impl Client {
     fn advance(&mut self, requests: &mut VecDeque<(Asker, Request)>) -> bool {
         loop {
             self.take_replies();
+            self.hand_out(requests);
             if self.write().is_err() {
                 return false;
             }
             if self.slots.len() >= PIPELINE_MAX || self.out.len() >= UNSENT_BYTES_MAX {
                 return true;
             }
-            if self.take_line(requests) {
+            if self.take_line() {
                 continue;
             }
             if self.ended {
@@ -333,8 +321,27 @@ impl Client {
         }
     }
 
+    /// Hands out the request whose turn it is.
+    fn hand_out(&mut self, requests: &mut VecDeque<(Asker, Request)>) {
+        let asker = Asker { client: self.id, number: self.answered };
+        if let Some(first @ Slot::Queued(_)) = self.slots.front_mut()
+            && let Slot::Queued(request) = std::mem::replace(first, Slot::Asked)
+        {
+            requests.push_back((asker, request));
+        }
+    }
+
+    /// Nobody takes the replies any more; what was asked for is done all the same.
+    fn leave(self, requests: &mut VecDeque<(Asker, Request)>) {
+        for (number, slot) in (self.answered..).zip(self.slots) {
+            if let Slot::Queued(request) = slot {
+                requests.push_back((Asker { client: self.id, number }, request));
+            }
+        }
+    }
+
     /// Takes one request from the input; false if there is no whole one.
-    fn take_line(&mut self, requests: &mut VecDeque<(Asker, Request)>) -> bool {
+    fn take_line(&mut self) -> bool {
         let end = self.input[self.searched..].iter().position(|byte| *byte == b'\n');
         let bytes = end.map_or(self.input.len(), |end| self.searched + end);
         if bytes > LINE_BYTES_MAX {
@@ -349,14 +356,10 @@ impl Client {
         self.searched = 0;
         let line = line.trim_ascii();
         if !line.is_empty() {
-            let asker = Asker { client: self.id, number: self.answered + self.slots.len() as u64 };
-            match request::parse(line) {
-                Ok(request) => {
-                    self.slots.push_back(Slot::Asked);
-                    requests.push_back((asker, request));
-                }
-                Err(error) => self.slots.push_back(Slot::Ready(reply::error(&error).to_string())),
-            }
+            self.slots.push_back(match request::parse(line) {
+                Ok(request) => Slot::Queued(request),
+                Err(error) => Slot::Ready(reply::error(&error).to_string()),
+            });
         }
         true
     }
@@ -409,24 +412,28 @@ mod tests {
     }
 
     #[test]
-    fn replies_keep_the_order_of_the_requests() {
+    fn requests_are_carried_out_and_answered_in_their_order() {
         let (mut client, mut peer) = client();
         let mut requests = VecDeque::new();
-        peer.write_all(b"{\"type\":\"status\"}\n{\"type\":\"address\"}\n\n{\"type\":\"x\"}\n{\"type\":")
+        let mut turn = |client: &mut Client| {
+            let alive = client.advance(&mut requests);
+            let numbers: Vec<u64> = requests.drain(..).map(|(asker, _)| asker.number).collect();
+            (alive, numbers)
+        };
+        peer.write_all(b"{\"type\":\"pause\"}\n{\"type\":\"address\"}\n\n{\"type\":\"x\"}\n{\"type\":")
             .unwrap();
-        assert!(client.advance(&mut requests));
-        assert_eq!(requests.len(), 2);
-        *client.slot(requests[1].0.number).unwrap() = Slot::Ready("second".into());
-        assert!(client.advance(&mut requests));
+        assert_eq!(turn(&mut client), (true, vec![0]));
+        assert_eq!(turn(&mut client), (true, vec![]), "the second waits for the first");
         assert!(client.out.is_empty() && client.slots.len() == 3);
-        *client.slot(requests[0].0.number).unwrap() = Slot::Ready("first".into());
+        *client.slot(0).unwrap() = Slot::Ready("first".into());
+        assert_eq!(turn(&mut client), (true, vec![1]));
+        *client.slot(1).unwrap() = Slot::Ready("second".into());
         client.readable = true;
         peer.write_all(b"\"peers\"}\n").unwrap();
         peer.shutdown(std::net::Shutdown::Write).unwrap();
-        assert!(client.advance(&mut requests), "one reply is still due");
-        assert_eq!(requests[2].0.number, 3);
+        assert_eq!(turn(&mut client), (true, vec![3]), "one reply is still due");
         *client.slot(3).unwrap() = Slot::Ready("fourth".into());
-        assert!(!client.advance(&mut requests), "all is said, and no more will come");
+        assert_eq!(turn(&mut client), (false, vec![]), "all is said, and no more will come");
         drop(client);
         let mut said = String::new();
         peer.read_to_string(&mut said).unwrap();
@@ -434,6 +441,22 @@ mod tests {
         assert_eq!(lines[..2], ["first", "second"]);
         assert!(lines[2].contains("not_understood"));
         assert_eq!(lines[3..], ["fourth"]);
+    }
+
+    #[test]
+    fn what_a_client_that_went_away_asked_for_is_done() {
+        let (mut client, mut peer) = client();
+        let mut requests = VecDeque::new();
+        peer.write_all(b"{\"type\":\"pause\"}\n{\"type\":\"resume\"}\n{\"type\":\"peers\"}\n").unwrap();
+        assert!(client.advance(&mut requests));
+        drop(peer);
+        *client.slot(0).unwrap() = Slot::Ready("first".into());
+        client.readable = true;
+        while client.advance(&mut requests) {
+            std::thread::yield_now();
+        }
+        client.leave(&mut requests);
+        assert_eq!(requests.iter().map(|(asker, _)| asker.number).collect::<Vec<_>>(), [0, 1, 2]);
     }
 
     #[test]
@@ -463,9 +486,9 @@ mod tests {
         let mut requests = VecDeque::new();
         peer.write_all(&b"{\"type\":\"peers\"}\n".repeat(PIPELINE_MAX + 1)).unwrap();
         assert!(client.advance(&mut requests));
-        assert_eq!(requests.len(), PIPELINE_MAX);
+        assert_eq!((client.slots.len(), client.answered), (PIPELINE_MAX, 0));
         *client.slot(0).unwrap() = Slot::Ready("first".into());
         assert!(client.advance(&mut requests));
-        assert_eq!(requests.len(), PIPELINE_MAX + 1);
+        assert_eq!((client.slots.len(), client.answered), (PIPELINE_MAX, 1));
     }
 }

@@ -13,6 +13,8 @@ use clearskies_host::net;
 
 /// A folder that is a node's home has at least this file, made by the lock.
 const LOCK: &str = "lock";
+/// A folder that is shared has this file.
+const MARKER: &str = ".clearskies/share";
 /// How long a holder of the home that does not answer is waited for,
 const HOLDER_TIMEOUT: Duration = Duration::from_secs(5);
 /// and how often the lock is tried meanwhile.
@@ -43,6 +45,14 @@ impl Home {
 
     /// Makes the folder where it is missing, and makes sure that nobody else can look into it.
     pub(crate) fn prepare(dir: &Path) -> Result<Home, String> {
+        if let Some(share) = share_around(dir) {
+            return Err(format!(
+                "{} lies in {1}, which is shared: its keys would be sent to the peers. Choose a home outside with \
+                 --home, and move there what this one holds already. If {1} is shared no more, delete {1}/{MARKER}.",
+                dir.display(),
+                share.display()
+            ));
+        }
         let fail = |what: &str, error: io::Error| format!("{}: {what}: {error}", dir.display());
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|error| fail("the home folder cannot be made", error))?;
@@ -155,6 +165,13 @@ impl Home {
     }
 }
 
+/// The share, of whichever node, in which a folder lies or would lie.
+fn share_around(dir: &Path) -> Option<PathBuf> {
+    let dir = std::path::absolute(dir).ok()?;
+    let there = dir.ancestors().find_map(|dir| fs::canonicalize(dir).ok())?;
+    there.ancestors().find(|dir| dir.join(MARKER).exists()).map(Path::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +197,24 @@ mod tests {
         assert_eq!(home.listen(Some(port)).unwrap_err().0, port);
         drop((first, other));
         assert_eq!(home.listen(None).unwrap().1, another);
+    }
+
+    #[test]
+    fn a_home_in_a_share_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let share = dir.path().join("share");
+        fs::create_dir_all(share.join(".clearskies")).unwrap();
+        let (home, link) = (share.join("a/home"), dir.path().join("link"));
+        Home::prepare(&home).unwrap();
+        std::os::unix::fs::symlink(&share, &link).unwrap();
+        fs::write(share.join(MARKER), "x").unwrap();
+        for home in [&home, &share, &share.join(".clearskies/home"), &link.join("new"), &link.join("a/home")]
+        {
+            let refused = Home::prepare(home).unwrap_err();
+            assert!(refused.contains("--home") && refused.contains(MARKER), "{refused}");
+        }
+        assert!(!share.join("new").exists());
+        Home::prepare(&dir.path().join("beside")).unwrap();
     }
 
     #[test]

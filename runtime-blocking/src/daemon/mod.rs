@@ -75,10 +75,15 @@ fn stop_on_signals(driver: &Driver) -> io::Result<()> {
 /// News for people go to the log.
 fn tell(event: Event) {
     if let Event::Notice { share, message } = event {
-        match share {
-            Some(share) => ::log::info!("{share}: {message}"),
-            None => ::log::info!("{message}"),
-        }
+        ::log::info!("{}", notice_line(share.as_deref(), &message));
+    }
+}
+
+/// A notice as the log has it. What is wrong with a share's folder begins with its path already.
+fn notice_line(share: Option<&str>, message: &str) -> String {
+    match share {
+        Some(share) if !message.starts_with(share) => format!("{share}: {message}"),
+        _ => message.to_owned(),
     }
 }
 
@@ -206,5 +211,17 @@ pub(crate) fn complain(sentence: &str) {
             ::log::debug!("standard error is closed: {error}");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_names_its_share_once() {
+        assert_eq!(notice_line(None, "The clock is wrong."), "The clock is wrong.");
+        assert_eq!(notice_line(Some("/d"), "Joined."), "/d: Joined.");
+        assert_eq!(notice_line(Some("/d"), "/d is not there."), "/d is not there.");
     }
 }

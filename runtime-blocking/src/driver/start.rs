@@ -5,14 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
-use clearskies_core::config::Config;
 use clearskies_core::engine::Engine;
 use clearskies_core::io::Completion;
 use clearskies_host::clock::Clock;
 use clearskies_host::disk::DiskPool;
 use clearskies_host::entropy;
 use clearskies_host::interfaces::InterfaceWatch;
-use clearskies_host::net::{self, Lan};
+use clearskies_host::net::Lan;
 use clearskies_host::run_token::RunFile;
 use clearskies_host::store::{Store, StoreThread};
 use clearskies_host::watch::{Inotify, Watcher};
@@ -66,9 +65,7 @@ impl Driver {
         entropy::fill(&mut token).map_err(no_entropy)?;
         let (run, run_token) =
             RunFile::begin(&home.run(), token).map_err(io("cannot write into the home folder"))?;
-        let name = if options.name.is_empty() { net::host_name() } else { options.name };
-        let config =
-            Config { software: crate::SOFTWARE.into(), name, listen_port: port, lan: options.lan, run_token };
+        let config = options.config(&home, port, run_token);
         let clock = Clock::start();
         let engine = Engine::new(config, entropy::seed().map_err(no_entropy)?, clock.now());
         // Last, so that whoever finds the socket finds a node behind it.

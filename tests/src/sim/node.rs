@@ -18,6 +18,8 @@ use super::store::{Image, SimStore};
 pub const PORT: u16 = 60_100;
 /// The port of LAN discovery (protocol §11).
 pub const LAN_PORT: u16 = 60_106;
+/// What its engine is told of its home; nothing is there.
+pub const HOME: &str = "/home/ada/.local/share/clearskies";
 
 /// A machine.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct SimNode {
     pub ip: IpAddr,
     /// Whether it uses LAN discovery, from its next start on.
     pub lan: bool,
+    /// What its engine is told of its home, from its next start on.
+    pub home: &'static str,
     /// How far its wall clock is from the true time, in nanoseconds.
     pub clock_offset_ns: i64,
     /// Counts starts; what an earlier one had ordered is dropped.
@@ -62,6 +66,7 @@ impl SimNode {
             store: SimStore::default(),
             ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)),
             lan: true,
+            home: HOME,
             clock_offset_ns: 0,
             run: 0,
             replies: BTreeMap::new(),
@@ -105,6 +110,7 @@ impl SimNode {
             name: format!("n{index}"),
             listen_port: PORT,
             lan: self.lan,
+            home: self.home.into(),
             run_token: RunToken { found, new, tail_may_be_lost },
         }
     }

@@ -12,6 +12,7 @@ use clearskies_core::engine::command::{
     Command, CommandError, Existing, NodeStatus, Reply, ShareState, ShareStatus,
 };
 use clearskies_core::engine::event::Event;
+use clearskies_core::files::path::RelPath;
 use clearskies_core::ids::{CommandId, ConnId, Token};
 use clearskies_core::io::{Completion, DiskOp, Output, StoreOp};
 use clearskies_core::time::{Instant, Now, WallTime};
@@ -59,6 +60,10 @@ pub struct World {
     pub hints_lost_per_mille: u32,
     /// The longest that a disk operation waits before it is carried out.
     pub disk_delay_max: Duration,
+    /// The longest that a store operation waits before it is carried out.
+    pub store_delay_max: Duration,
+    /// Files that take this long to be read for their hash, by their path in the share.
+    pub slow_to_hash: BTreeMap<RelPath, Duration>,
     now: Instant,
     due: BTreeMap<(Instant, u64), Due>,
     next: u64,
@@ -77,6 +82,8 @@ impl World {
             trace: Trace::default(),
             hints_lost_per_mille: 0,
             disk_delay_max: Duration::from_millis(2),
+            store_delay_max: Duration::from_micros(500),
+            slow_to_hash: BTreeMap::new(),
             now: Instant(1_000_000_000),
             due: BTreeMap::new(),
             next: 0,
@@ -331,6 +338,10 @@ impl World {
             Output::Disk { token, op } => {
                 self.note(format_args!("n{index} disk {} {}", token.0, op_name(&op)));
                 let mut at = self.soon(self.disk_delay_max);
+                if let DiskOp::Hash { paths, .. } = &op {
+                    let slow = paths.iter().filter_map(|path| self.slow_to_hash.get(path));
+                    at = at.plus(slow.sum());
+                }
                 if let Some(temp) = temp_of(&op) {
                     let free = self.nodes[index].temps_free.entry((root_of(&op), temp)).or_default();
                     at = at.max(*free);
@@ -344,7 +355,7 @@ impl World {
                     StoreOp::Commit { writes, .. } => writes.len(),
                 };
                 self.note(format_args!("n{index} store {} writes {writes}", token.0));
-                let at = self.soon(Duration::from_micros(500)).max(self.nodes[index].store_free);
+                let at = self.soon(self.store_delay_max).max(self.nodes[index].store_free);
                 self.nodes[index].store_free = at;
                 self.at(at, Due::Store { node: index, run, token, op });
             }

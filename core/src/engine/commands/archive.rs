@@ -218,7 +218,7 @@ impl Engine {
         let spared = late.iter().any(|file| file.folder < before);
         self.bring_back(now, root, late);
         if let Some((share, mut ctx)) = self.share_ctx(now, root) {
-            share.archive_judged(&mut ctx, space.limit, full);
+            share.archive_judged(&mut ctx, space.limit, sum(&before), full);
         }
         if spared {
             // Nothing is pruned before what was written late is out of the archive.

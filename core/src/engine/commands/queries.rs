@@ -278,7 +278,7 @@ fn share_sentences(share: &Share, now: Instant) -> Vec<String> {
     if share.paused {
         sentences.push("The node is paused; `clearskies resume` goes on.".to_owned());
     }
-    if share.membership != Membership::Member {
+    if share.membership != Membership::Member && share.join_problem().is_none() {
         sentences.push(
             "No member that knows the access code was met yet; a computer that has the share must be on and reachable."
                 .to_owned(),
@@ -384,7 +384,7 @@ fn problems(share: &Share, path: &RelPath) -> Vec<Problem> {
         problems.push(Problem::SpecialFile);
     }
     problems.extend(share.survey.unusable.in_dir(path).map(Problem::Share));
-    if share.survey.held.1.contains(path) {
+    if share.survey.held.contains(path) {
         problems.push(Problem::DeleteHeld);
     }
     problems

@@ -1,15 +1,13 @@
-//! What a pass found, turned into observations: moves matched, absences believed or held back.
+//! What a pass found, turned into observations: moves matched, and the folder checked before absences are believed.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use super::{Ask, GoneMode, HELD_PATHS_MAX, HINTS_MAX, RESCAN_FACTOR, RESCAN_FIRST, Step, Survey};
+use super::{Ask, GoneMode, RESCAN_FACTOR, RESCAN_FIRST, Step, Survey};
 use crate::engine::outbox::Outbox;
-use crate::files::budget::Verdict;
-use crate::files::local::Found;
 use crate::files::path::RelPath;
 use crate::files::reconcile::{Appeared, match_moves};
-use crate::files::row::{DiskState, PathRow};
+use crate::files::row::DiskState;
 use crate::io::DiskOp;
 use crate::share::local::{Observation, What};
 use crate::time::Now;
@@ -55,27 +53,42 @@ impl Survey {
         self.step = Step::Check;
         let token = out.disk(DiskOp::CheckRoot { root: self.root });
         self.asks.insert(token, Ask::Check);
+        self.emptied = false;
+        if self.may_be_emptied(now) {
+            self.next_walk += 1;
+            let (root, walk) = (self.root, self.next_walk);
+            let token = out.disk(DiskOp::Walk { root, walk, dir: RelPath::root(), limit: 1 });
+            self.asks.insert(token, Ask::Left(walk));
+        }
+    }
+
+    /// One of the checks ended well.
+    pub(super) fn checked(&mut self, now: Now, out: &mut Outbox) {
+        if !self.asks.values().any(|ask| matches!(ask, Ask::Check | Ask::Left(_))) {
+            self.hand_over(now, out);
+        }
     }
 
     /// Turns what was gathered into observations: what is there first, then what is gone.
     pub(super) fn hand_over(&mut self, now: Now, out: &mut Outbox) {
-        let found = match (self.full && !self.looked, self.without_base) {
-            (true, true) => Found::WithoutBase,
-            (true, false) => Found::Offline,
-            _ => Found::Running,
-        };
+        let found = self.found;
+        self.note_arrived(now.mono);
         let from_of: BTreeMap<RelPath, RelPath> =
             core::mem::take(&mut self.moves).into_iter().map(|(from, to)| (to, from)).collect();
         let moved: BTreeSet<&RelPath> = from_of.values().collect();
         let mut gone = core::mem::take(&mut self.gone);
         gone.retain(|(path, _)| !moved.contains(path));
         self.missing.retain(|path, _| !moved.contains(path));
+        for path in &moved {
+            self.held.remove(path);
+        }
         // Moves by their source's order, so that a directory comes before what it holds.
         for todo in core::mem::take(&mut self.todo) {
             let Some(state) = todo.content else { continue };
             let moved_from = from_of.get(&todo.path).cloned();
             let seen = todo.row.disk.as_ref().map(|disk| disk.stamp);
             let what = What::Holds { state, moved_from };
+            let found = todo.found.unwrap_or(found);
             self.ready.push_back(Observation { path: todo.path, seen, what, found });
         }
         self.hand_over_gone(gone, found, now);
@@ -88,55 +101,16 @@ impl Survey {
         }
     }
 
-    pub(super) fn hand_over_gone(&mut self, gone: Vec<(RelPath, PathRow)>, found: Found, now: Now) {
-        let mut ripe = Vec::new();
-        for (path, row) in gone {
-            let since = self.missing.get(&path).map(|(since, _)| *since);
-            if since.is_none() {
-                self.missed_last = now.mono;
-            }
-            let since = since.unwrap_or(now.mono);
-            if self.full || self.gone_from(since) <= now.mono || self.missing.len() >= HINTS_MAX {
-                self.missing.remove(&path);
-                ripe.push((path, row));
-            } else {
-                self.missing.insert(path, (since, row));
-            }
-        }
-        if ripe.is_empty() {
-            return;
-        }
-        let what = match self.mode {
-            GoneMode::Restored => What::BringBack,
-            GoneMode::Confirmed => What::Gone,
-            GoneMode::Judged => {
-                let count = ripe.len() as u64;
-                if self.budget.note_gone(now, count, self.live) == Verdict::Held {
-                    self.held.0 += count;
-                    let room = HELD_PATHS_MAX.saturating_sub(self.held.1.len());
-                    self.held.1.extend(ripe.into_iter().map(|(path, _)| path).take(room));
-                    return;
-                }
-                self.budget.note_sent(count);
-                What::Gone
-            }
-        };
-        // Children before their directory, so that at no moment something lies beneath nothing.
-        for (path, row) in ripe.into_iter().rev() {
-            let seen = row.disk.as_ref().map(|disk| disk.stamp);
-            self.ready.push_back(Observation { path, seen, what: what.clone(), found });
-        }
-    }
-
     pub(super) fn end(&mut self, now: Now) {
         self.step = Step::Rest;
         if !self.full {
             return;
         }
+        self.large.end_full();
         self.looked = true;
         self.finished = true;
         if self.mode != GoneMode::Judged {
-            self.budget.confirm();
+            self.budget.clear();
             self.mode = GoneMode::Judged;
         }
         let took = now.mono.since(self.began);
