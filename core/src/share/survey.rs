@@ -371,13 +371,14 @@ impl Survey {
         if self.step == Step::Rest && stored && self.ready.is_empty() {
             self.begin(now, busy, out);
         }
-        self.hash_large(out);
         if self.step == Step::Gather {
             self.gather(now, out);
         }
         if self.step == Step::Hash {
             self.hash(now, out);
         }
+        // Behind the steps that find them: nothing else may call for this.
+        self.hash_large(out);
     }
 
     fn begin(&mut self, now: Now, busy: &BTreeSet<RelPath>, out: &mut Outbox) {
