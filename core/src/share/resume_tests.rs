@@ -10,6 +10,7 @@ use crate::index::clock::Clock;
 use crate::io::Output;
 use crate::time::{Instant, WallTime};
 use crate::wire::database::DatabaseMessage;
+use crate::wire::message::Message;
 
 const ROOT: RootId = RootId(1);
 const CONN: ConnId = ConnId(1);

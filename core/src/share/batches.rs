@@ -1,0 +1,272 @@
+//! How a share's batches go: what is decided when, loaded ahead, stored, and what happens once it is stored. What is
+//! decided is `planning.rs`'s and `local.rs`'s.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use super::{
+    Ctx, STORE_PAUSE, Share, clock, encode_peers, encode_resume, layout, planning, put_fact, status,
+};
+use crate::club::keys::Club;
+use crate::engine::event::Event;
+use crate::files::path::RelPath;
+use crate::io::store::{Durability, Space, StoreError, StoreOp, Write};
+use crate::share::finish::Outcome;
+use crate::share::layout::Fact;
+use crate::share::pipeline::{Batch, Effects, Op};
+use crate::share::renewal::Renewal;
+use crate::share::txn::{Miss, Txn};
+use crate::wire::directory::DirectoryMessage;
+use crate::wire::message::Message;
+
+impl Share {
+    pub(super) fn pump_pipeline(&mut self, ctx: &mut Ctx<'_>) {
+        if self.retry_store_at.is_some() || self.renewal.is_some() {
+            return;
+        }
+        if !self.pipeline.is_busy() && self.pump_reclaim(ctx) {
+            return;
+        }
+        let mut turn = None;
+        if !self.pipeline.is_busy() {
+            turn = self.pipeline.next_ahead();
+            if turn.is_none() && !self.pipeline.is_busy() {
+                turn = self.next_batch();
+            }
+        }
+        // Before the batch whose turn it is, so that the store has work while that is decided.
+        if (turn.is_some() || self.pipeline.is_busy())
+            && self.pipeline.wants_ahead()
+            && let Some(next) = self.next_batch()
+        {
+            self.try_ahead(ctx, next);
+        }
+        if let Some(batch) = turn {
+            self.decide(ctx, batch);
+        }
+    }
+
+    /// The next operations of the queue, with a view that lacks all that they are known to need.
+    pub(super) fn next_batch(&mut self) -> Option<Batch> {
+        let ops = self.pipeline.take_ops();
+        (!ops.is_empty()).then(|| self.new_batch(ops))
+    }
+
+    pub(super) fn new_batch(&self, ops: Vec<Op>) -> Batch {
+        let mut txn = Txn::new(self.root, self.progress.totals, self.progress.arrival);
+        for op in &ops {
+            planning::prefetch(&mut txn, op);
+        }
+        Batch::new(ops, txn)
+    }
+
+    /// Decides the operations of a batch; false if something is missing.
+    pub(super) fn judge(&self, ctx: &Ctx<'_>, batch: &mut Batch) -> bool {
+        let Batch { ops, txn, effects, progress, .. } = batch;
+        txn.restart(self.progress.totals, self.progress.arrival);
+        (*effects, *progress) = (Effects::default(), self.progress.clone());
+        if txn.has_missing() {
+            return false;
+        }
+        let peers = self.clock.peers(ctx.now, &self.links);
+        let clock = clock::check(ctx, &peers);
+        let mut missed = false;
+        for op in ops.iter() {
+            let judged = planning::Judge {
+                root: self.root,
+                keys: &self.keys,
+                level: self.club.as_ref().map(Club::level),
+                existing: self.folder.policy,
+                work: &self.work,
+                awaiting: self.awaiting(ctx.now.mono),
+                links: &self.links,
+                intents: &self.intents,
+                taken: &self.taken,
+                peers: &self.peers,
+                names: &self.names,
+                uuid_prefix: self.uuid_prefix,
+                clock,
+                txn,
+                progress,
+                effects,
+            }
+            .op(op);
+            missed |= judged == Err(Miss);
+        }
+        !missed
+    }
+
+    /// Loads what the batch ahead lacks, as far as that can be told before the one under way is stored.
+    pub(super) fn try_ahead(&mut self, ctx: &mut Ctx<'_>, mut batch: Batch) {
+        let misses = batch.txn.has_missing() || batch.take_trial() && !self.judge(ctx, &mut batch);
+        let token = misses.then(|| ctx.out.store(StoreOp::Load { queries: batch.txn.take_queries() }));
+        self.pipeline.ahead(token, batch);
+    }
+
+    /// Decides a batch whose turn it is; loads what it lacks, or commits it.
+    pub(super) fn decide(&mut self, ctx: &mut Ctx<'_>, mut batch: Batch) {
+        if self.renewal.is_some() {
+            return self.pipeline.put_back_all(batch.ops);
+        }
+        let complete = self.judge(ctx, &mut batch);
+        if batch.effects.identity_lost {
+            // Nothing of it is kept: all of it is decided under the new identity.
+            self.pipeline.put_back_all(batch.ops);
+            return self.begin_renewal(Renewal::ChangesLost);
+        }
+        if !complete {
+            let token = ctx.out.store(StoreOp::Load { queries: batch.txn.take_queries() });
+            self.pipeline.loading(token, batch);
+            return;
+        }
+        let Batch { txn, effects, progress, .. } = &mut batch;
+        let mut writes = txn.writes(&mut self.peers);
+        progress.totals = txn.totals;
+        progress.arrival = txn.arrival;
+        if writes.is_empty() && *progress == self.progress {
+            self.committed(ctx, batch);
+            return;
+        }
+        // An answer goes on behind a record only if that was not passed over.
+        let resume = effects.resume.iter().filter(|_| !effects.identity_lost);
+        for (conn, resume) in resume {
+            if let Some(link) = self.links.get(conn) {
+                let key = layout::peer_fact_key(self.root, Fact::Resume, link.peer);
+                writes.push(Write::Put { space: Space::Meta, key, value: encode_resume(resume) });
+                self.resumes.insert(link.peer, *resume);
+            }
+        }
+        effects.appeared = core::mem::take(&mut txn.appeared);
+        let value = progress.encode(&mut self.peers);
+        writes.push(put_fact(self.root, Fact::Progress, value));
+        if self.peers.len() != self.peers_stored {
+            writes.push(put_fact(self.root, Fact::Peers, encode_peers(&self.peers)));
+        }
+        let token = ctx.out.store(StoreOp::Commit { writes, durability: Durability::Soon });
+        self.pipeline.committing(token, batch);
+    }
+
+    /// A batch took effect.
+    pub(super) fn committed(&mut self, ctx: &mut Ctx<'_>, batch: Batch) {
+        let Batch { ops, txn, effects, progress, .. } = batch;
+        self.pipeline.settle(txn.into_changes());
+        self.pipeline.stored(&ops);
+        // Anything that the database learned may be what a pending path waited for.
+        let wake = progress.totals.pending > 0 && (progress != self.progress || !effects.ended.is_empty());
+        self.progress = progress;
+        self.waits.note(&effects.awaited, &self.progress.knowledge, ctx.now.mono);
+        self.store_trouble = None;
+        let mut deleted = Vec::new();
+        for op in &ops {
+            if let Op::Remote { record, .. } = op {
+                self.work.superseded(record, ctx.now, ctx.out);
+                deleted.extend(RelPath::from_key(&record.key).filter(|_| record.deleted()));
+            }
+        }
+        for path in &effects.newer {
+            self.work.forget_failure(path);
+        }
+        self.work.hurry(deleted);
+        for (conn, arrival) in effects.from_link {
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.feed.note_from_link(arrival);
+            }
+        }
+        for (conn, knowledge) in effects.peer_knowledge {
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.feed.peer_knows(&knowledge);
+                link.knowledge = Some(knowledge);
+            }
+        }
+        for conn in effects.caught_up {
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.caught_up = true;
+            }
+        }
+        for conn in effects.done_from {
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.queued = link.queued.saturating_sub(1);
+            }
+        }
+        for sha256 in &effects.appeared {
+            for conn in self.server.appeared(sha256) {
+                let message = DirectoryMessage::Present { sha256: *sha256 };
+                ctx.links.send(conn, &Message::Directory(message));
+            }
+        }
+        for path in &effects.ended {
+            self.work.ended(path);
+            if self.survey.held.contains(path) {
+                self.survey.hint(path.clone(), ctx.now);
+            }
+        }
+        // An intent explains the first look at its path and no later one: the same content may come from the user then.
+        if !self.intents.is_empty() {
+            self.forget_intents(&effects.judged, &ops);
+        }
+        let grown = effects.archived.iter().fold(0u64, |sum, kept| sum.saturating_add(kept.file.stamp.size));
+        self.archive_space.grew(grown, ctx.now.mono);
+        // What a peer writes that may not author is put back into the archive anyway.
+        if self.may_author() {
+            effects.archived.into_iter().for_each(|kept| self.late.add(kept, ctx.now));
+        }
+        for path in &effects.recorded {
+            self.taken.remove(path);
+        }
+        self.survey.note_absent(effects.deleted, effects.vanished, ctx.now);
+        for path in effects.again {
+            self.survey.hint(path, ctx.now);
+        }
+        for task in effects.tasks {
+            if !self.work.holds_back(&task, ctx.now) {
+                self.work.begin(task);
+            }
+        }
+        for message in effects.notices {
+            let share = Some(self.folder.path.clone());
+            ctx.out.event(Event::Notice { share, message });
+        }
+        for (conn, why) in effects.misbehaved {
+            ctx.links.close(conn, "protocol", why);
+        }
+        for _ in ops.iter().filter(|op| matches!(op, Op::Plan(_))) {
+            self.work.planned();
+        }
+        if wake {
+            self.work.wake();
+        }
+    }
+
+    pub(super) fn forget_intents(&mut self, judged: &[RelPath], ops: &[Op]) {
+        for path in judged {
+            self.intents.remove(path);
+        }
+        for op in ops {
+            match op {
+                Op::LookedThrough { .. } => self.intents.clear(),
+                Op::Finish { items, .. } => {
+                    let placed = items.iter().filter(|item| matches!(item.outcome, Outcome::Placed { .. }));
+                    for item in placed {
+                        self.intents.remove(&item.path);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A batch could not be loaded or stored: nothing of it happened, and it is tried again.
+    pub(super) fn store_failed(&mut self, ctx: &mut Ctx<'_>, ops: Vec<Op>, ahead: bool, error: StoreError) {
+        if ahead {
+            self.pipeline.put_back(ops);
+        } else {
+            self.pipeline.put_back_all(ops);
+        }
+        self.retry_store_at = Some(ctx.now.mono.plus(STORE_PAUSE));
+        if self.store_trouble != Some(error) {
+            self.store_trouble = Some(error);
+            let message = status::store_sentence(error).to_string();
+            ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
+        }
+    }
+}
