@@ -11,8 +11,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
 fn main() -> ExitCode {
-    // At once: a daemon that runs for months is small while it has nothing to do, and it costs no measurable time.
+    // Soon, so that a daemon that runs for months is small while it has nothing to do; but not so soon that the buffers
+    // of a large transfer are given back and asked for again, which costs a fifth of its time.
     // SAFETY: no other thread runs yet, which is all that the function asks for.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) };
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 4) };
     clearskies_blocking::cli::main()
 }
