@@ -15,11 +15,9 @@ use clearskies_core::share::layout::{self, Fact};
 use clearskies_core::share::txn::decode_stored_record;
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::net::Conditions;
+use clearskies_tests::sim::share::{SHARE, at, attach, conflict_files, names, rest_running as rest, text};
 
-const SHARE: &str = "/share";
 const SEEDS: std::ops::Range<u64> = 0..3;
-/// Long enough for every back-off of the dialer.
-const REST: Duration = Duration::from_secs(1800);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND_NS: i64 = 1_000_000_000;
@@ -36,36 +34,10 @@ fn joined(seed: u64, offsets_ns: &[i64]) -> World {
     }
     world.node(0).share(SHARE);
     for index in 1..offsets_ns.len() {
-        let code = world.node(0).invite(SHARE);
-        let done = world.node(index).attach(&code, SHARE, Existing::Refuse, 0);
-        assert!(matches!(done, Ok(Reply::Share { new: true, .. })), "{done:?}");
+        attach(&mut world, index, Existing::Refuse);
         rest(&mut world);
     }
     world
-}
-
-/// Lets everything settle and checks what holds whenever it has.
-fn rest(world: &mut World) {
-    world.run_until_quiet(REST);
-    let running: Vec<usize> =
-        (0..world.nodes.len()).filter(|index| world.nodes[*index].engine.is_some()).collect();
-    world.assert_same_trees(&running, SHARE);
-}
-
-fn at(path: &str) -> String {
-    format!("{SHARE}/{path}")
-}
-
-fn text(world: &World, index: usize, path: &str) -> Option<String> {
-    world.nodes[index].disk.read_file(&at(path)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn names(world: &World, index: usize) -> Vec<String> {
-    world.nodes[index].disk.tree(SHARE).into_keys().collect()
-}
-
-fn conflict_files(world: &World, index: usize) -> Vec<String> {
-    names(world, index).into_iter().filter(|name| name.contains(".CONFLICT.")).collect()
 }
 
 fn problems(world: &mut World, index: usize) -> String {

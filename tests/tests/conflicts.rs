@@ -3,44 +3,15 @@
 
 use std::time::Duration;
 
-use clearskies_core::engine::command::{Command, CommandError, Conflict, Existing, Reply};
+use clearskies_core::engine::command::{Command, CommandError, Conflict, Reply};
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::fs::Body;
 use clearskies_tests::sim::net::Conditions;
+use clearskies_tests::sim::share::{SHARE, at, joined, names, rest, text};
 use clearskies_tests::sim::users::Item;
 
-const SHARE: &str = "/share";
 const SEEDS: std::ops::Range<u64> = 0..3;
-const REST: Duration = Duration::from_secs(1800);
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Two machines with one share, in step.
-fn joined(seed: u64) -> World {
-    let mut world = World::new(seed, 2);
-    world.node(0).share(SHARE);
-    let code = world.node(0).invite(SHARE);
-    let done = world.node(1).attach(&code, SHARE, Existing::Refuse, 0);
-    assert!(matches!(done, Ok(Reply::Share { new: true, .. })), "{done:?}");
-    rest(&mut world);
-    world
-}
-
-fn rest(world: &mut World) {
-    world.run_until_quiet(REST);
-    world.assert_same_trees(&[0, 1], SHARE);
-}
-
-fn at(path: &str) -> String {
-    format!("{SHARE}/{path}")
-}
-
-fn text(world: &World, index: usize, path: &str) -> Option<String> {
-    world.nodes[index].disk.read_file(&at(path)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn names(world: &World, index: usize) -> Vec<String> {
-    world.nodes[index].disk.tree(SHARE).into_keys().collect()
-}
 
 /// The conflict files, which are the same everywhere, counted and listed everywhere.
 #[track_caller]

@@ -3,20 +3,14 @@
 
 use std::time::Duration;
 
-use clearskies_core::engine::command::{Existing, Reply};
+use clearskies_core::engine::command::Existing;
 use clearskies_tests::sim::World;
+use clearskies_tests::sim::share::{SHARE, attach, rest};
 
-const SHARE: &str = "/share";
-const REST: Duration = Duration::from_secs(1800);
 const FILES: usize = 600;
 
 fn at(index: usize) -> String {
     format!("{SHARE}/d{}/f{index}", index % 7)
-}
-
-fn rest(world: &mut World) {
-    world.run_until_quiet(REST);
-    world.assert_same_trees(&[0, 1], SHARE);
 }
 
 /// Two machines; the second was killed while it installed what the first has. Returns how many files lay there when
@@ -31,9 +25,7 @@ fn killed_while_installing(seed: u64) -> (World, usize) {
     }
     world.node(0).share(SHARE);
     world.run_for(Duration::from_secs(30));
-    let code = world.node(0).invite(SHARE);
-    let done = world.node(1).attach(&code, SHARE, Existing::Refuse, 0);
-    assert!(matches!(done, Ok(Reply::Share { new: true, .. })), "{done:?}");
+    attach(&mut world, 1, Existing::Refuse);
     let there =
         |world: &mut World| (0..FILES).filter(|index| world.node(1).read(&at(*index)).is_some()).count();
     while there(&mut world) == 0 {

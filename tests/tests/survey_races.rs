@@ -6,43 +6,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use clearskies_core::engine::command::{Command, Existing, HeldDeletions, Reply};
+use clearskies_core::engine::command::{Command, HeldDeletions, Reply};
 use clearskies_core::files::path::RelPath;
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::rng::Rng;
+use clearskies_tests::sim::share::{REST, SHARE, at, joined, names, rest, text};
 use clearskies_tests::sim::users::Item;
 
-const SHARE: &str = "/share";
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
-const REST: Duration = Duration::from_secs(1800);
-
-fn joined(seed: u64) -> World {
-    let mut world = World::new(seed, 2);
-    world.node(0).share(SHARE);
-    let code = world.node(0).invite(SHARE);
-    let done = world.node(1).attach(&code, SHARE, Existing::Refuse, 0);
-    assert!(matches!(done, Ok(Reply::Share { new: true, .. })), "{done:?}");
-    rest(&mut world);
-    world
-}
-
-fn rest(world: &mut World) {
-    world.run_until_quiet(REST);
-    world.assert_same_trees(&[0, 1], SHARE);
-}
-
-fn at(path: &str) -> String {
-    format!("{SHARE}/{path}")
-}
-
-fn names(world: &World, index: usize) -> Vec<String> {
-    world.nodes[index].disk.tree(SHARE).into_keys().collect()
-}
-
-fn text(world: &World, index: usize, path: &str) -> Option<String> {
-    world.nodes[index].disk.read_file(&at(path)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-}
 
 /// Contents of all files, each as often as it is there.
 fn contents(world: &World, index: usize) -> Vec<Vec<u8>> {

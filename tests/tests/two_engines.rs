@@ -9,13 +9,11 @@ use clearskies_tests::sim::World;
 use clearskies_tests::sim::disk::Fault;
 use clearskies_tests::sim::fs::Body;
 use clearskies_tests::sim::net::Conditions;
+use clearskies_tests::sim::share::{self, SHARE, at, conflict_files, names, rest_running as rest, text};
 use clearskies_tests::sim::store::Image;
 use clearskies_tests::sim::users::{Item, Tree};
 
-const SHARE: &str = "/share";
 const SEEDS: std::ops::Range<u64> = 0..3;
-/// Long enough for every back-off of the dialer.
-const REST: Duration = Duration::from_secs(1800);
 const SECOND: Duration = Duration::from_secs(1);
 const YEAR_NS: i64 = 31_557_600 * 1_000_000_000;
 
@@ -31,38 +29,12 @@ fn joined(seed: u64, count: usize) -> World {
 }
 
 fn attach(world: &mut World, index: usize, existing: Existing) {
-    let code = world.node(0).invite(SHARE);
-    let done = world.node(index).attach(&code, SHARE, existing, 0);
-    assert!(matches!(done, Ok(Reply::Share { new: true, .. })), "{done:?}");
+    share::attach(world, index, existing);
     rest(world);
-}
-
-/// Lets everything settle and checks what holds whenever it has.
-fn rest(world: &mut World) {
-    world.run_until_quiet(REST);
-    let running: Vec<usize> =
-        (0..world.nodes.len()).filter(|index| world.nodes[*index].engine.is_some()).collect();
-    world.assert_same_trees(&running, SHARE);
-}
-
-fn at(path: &str) -> String {
-    format!("{SHARE}/{path}")
-}
-
-fn text(world: &World, index: usize, path: &str) -> Option<String> {
-    world.nodes[index].disk.read_file(&at(path)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn tree(world: &World, index: usize) -> Tree {
     world.nodes[index].disk.tree(SHARE)
-}
-
-fn names(world: &World, index: usize) -> Vec<String> {
-    tree(world, index).into_keys().collect()
-}
-
-fn conflict_files(world: &World, index: usize) -> Vec<String> {
-    names(world, index).into_iter().filter(|name| name.contains(".CONFLICT.")).collect()
 }
 
 /// Takes one machine down, lets the other and then it change things, and brings both together again.

@@ -7,6 +7,7 @@ pub mod fs;
 pub mod net;
 pub mod node;
 pub mod rng;
+pub mod share;
 pub mod store;
 pub mod trace;
 pub mod users;
