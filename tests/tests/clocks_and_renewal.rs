@@ -186,7 +186,8 @@ fn cut_off(seed: u64) -> World {
     world.net.block(2, 0);
     world.reset_all();
     world.run_for(120 * SECOND);
-    world.net.conditions = Conditions { bytes_per_second: 4000, ..Conditions::default() };
+    world.net.conditions =
+        Conditions { bytes_per_second: 4000, piece_bytes_max: 400, ..Conditions::default() };
     for index in 0..30 {
         world.node(2).remove(&at(&format!("{index:02}")));
     }
@@ -231,6 +232,46 @@ fn half_of_what_an_absent_author_did_waits_for_an_hour() {
         world.restart(2);
         rest(&mut world);
         assert_eq!(names(&world, 0), ["stays"]);
+    }
+}
+
+#[test]
+fn two_equal_files_of_one_name_say_what_they_wait_for() {
+    for seed in SEEDS {
+        let mut world = joined(seed, &[0, 0, 0]);
+        world.node(0).write(&at("stays"), b"x");
+        rest(&mut world);
+        world.net.block(0, 2);
+        world.net.block(2, 0);
+        world.reset_all();
+        world.run_for(120 * SECOND);
+        world.net.conditions =
+            Conditions { bytes_per_second: 4000, piece_bytes_max: 400, ..Conditions::default() };
+        for index in 0..30 {
+            world.node(1).write(&at(&format!("{index:02}")), b"same");
+            world.node(2).write(&at(&format!("{index:02}")), b"same");
+        }
+        while world.nodes[1].store.live().rows(Space::Pending) == 0 {
+            assert!(world.step());
+        }
+        world.crash(2);
+        world.reset_all();
+        world.net.conditions = Conditions::default();
+        world.heal();
+        world.run_for(30 * MINUTE);
+        let store = world.nodes[1].store.live();
+        let pending: Vec<_> =
+            store.iter(Space::Pending).filter_map(|(key, _)| layout::path_of_key(key)).collect();
+        assert!(!pending.is_empty());
+        for path in pending {
+            let told = why(&mut world, 1, path.as_str());
+            assert!(told.contains("n2 is not connected") && !told.contains("in step"), "{told}");
+        }
+        world.run_for(31 * MINUTE);
+        assert_eq!(world.nodes[1].store.live().rows(Space::Pending), 0);
+        world.restart(2);
+        rest(&mut world);
+        assert_eq!(names(&world, 2).len(), 31);
     }
 }
 
@@ -543,5 +584,31 @@ fn a_copied_home_loses_nothing() {
         assert_same_records(&world, &[0, 1, 2]);
         let all = contents(&world, 0);
         assert_eq!(all, ["by 1", "by 2", "new", "new"], "{:?}", names(&world, 0));
+    }
+}
+
+#[test]
+fn no_kill_and_no_cut_line_takes_the_identity() {
+    for seed in 0..12 {
+        let mut world = joined(seed, &[0, 0]);
+        for round in 0..12u32 {
+            let index = usize::from(world.below(2) == 0);
+            world.crash(index);
+            world.start(index);
+            for file in 0..40 {
+                world.node(index).write(&at(&format!("{file}")), format!("{round}").as_bytes());
+            }
+            // The line is cut while the first words are said, or what changed is told.
+            for _ in 0..3 {
+                let wait = Duration::from_millis(world.below(900));
+                world.run_for(wait);
+                world.reset_all();
+            }
+        }
+        rest(&mut world);
+        for node in &world.nodes {
+            let renewed = node.notices.iter().find(|notice| notice.contains("new identity"));
+            assert_eq!(renewed, None, "seed {seed}\n{}", world.trace.tail(4000));
+        }
     }
 }

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use clearskies_core::engine::command::{Command, CommandError, Conflict, Reply};
+use clearskies_core::engine::command::{Command, CommandError, Conflict, Existing, Reply};
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::fs::Body;
 use clearskies_tests::sim::net::Conditions;
-use clearskies_tests::sim::share::{SHARE, at, joined, names, rest, text};
+use clearskies_tests::sim::share::{SHARE, at, attach, joined, names, rest, text};
 use clearskies_tests::sim::users::Item;
 
 const SEEDS: std::ops::Range<u64> = 0..3;
@@ -197,6 +197,39 @@ fn two_new_files_of_one_name_can_be_decided_about() {
             assert_eq!(text(&world, 1, "n.txt").as_deref(), Some(if keep { "zero's" } else { "one's" }));
             assert!(conflicts(&mut world).is_empty());
         }
+    }
+}
+
+#[test]
+fn a_conflict_file_stays_one_when_somebody_edits_it_who_had_not_seen_it_become_one() {
+    for seed in SEEDS {
+        let mut world = World::new(seed, 3);
+        world.node(0).share(SHARE);
+        (1..3).for_each(|index| attach(&mut world, index, Existing::Refuse));
+        rest(&mut world);
+        world.partition(&[1]);
+        world.reset_all();
+        world.node(0).write(&at("n.txt"), b"zero's");
+        world.run_for(200 * SECOND);
+        world.node(1).write(&at("n.txt"), b"one's");
+        world.run_for(10 * SECOND);
+        assert_eq!(text(&world, 2, "n.txt").as_deref(), Some("zero's"));
+        world.heal();
+        world.partition(&[2]);
+        world.reset_all();
+        world.run_for(200 * SECOND);
+        let name = one_conflict(&mut world, "n.txt", "zero's");
+        assert_eq!(text(&world, 2, "n.txt").as_deref(), Some("zero's"));
+        world.node(2).write(&at("n.txt"), b"two's edit of zero's");
+        world.run_for(10 * SECOND);
+        world.heal();
+        world.reset_all();
+        rest(&mut world);
+        assert_eq!(one_conflict(&mut world, "n.txt", "two's edit of zero's"), name);
+        assert_eq!(text(&world, 2, "n.txt").as_deref(), Some("one's"));
+        assert_eq!(resolve(&mut world, 1, &name, true), Ok(Reply::Done));
+        assert!(conflicts(&mut world).is_empty());
+        assert_eq!(text(&world, 2, "n.txt").as_deref(), Some("two's edit of zero's"));
     }
 }
 

@@ -511,6 +511,7 @@ fn a_store_that_is_lost_loses_no_file() {
     }
     b.write("meanwhile", "2");
     b.start();
+    assert!(b.log().contains("database is gone"), "{}", b.log());
     let code = a.invite();
     b.attach(&code, &a, &["--merge"]).ok();
     eventually(DEADLINE, "both hold both", || a.names() == ["file", "meanwhile"]);
@@ -664,4 +665,14 @@ fn processor_ticks(node: &Node) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_daemon_that_talks_to_as_many_programs_as_it_may_says_so() {
+    let node = Node::running();
+    let clients: Vec<UnixStream> = (0..256).map(|_| UnixStream::connect(node.control()).unwrap()).collect();
+    let said = node.run(&["status"]).refused();
+    assert!(said.contains("256 programs"), "{said}");
+    drop(clients);
+    eventually(DEADLINE, "there is room again", || node.run(&["status"]).code == 0);
 }

@@ -1,5 +1,51 @@
 //! Two real daemons, and what goes wrong around them: full volumes, files that cannot be read, kills in the middle of a
 //! large transfer, homes taken back from a copy. Whatever happens, it is said, other files go on and nothing is lost.
+//!
+//! What the program must withstand, and the tests that hold real daemons against it (here, in `daemons.rs`, and in
+//! `daemons_foreign.rs`, marked *d* and *f*):
+//!
+//! - a mistyped code, said before any network use: *d* `a_mistyped_code_is_refused_before_anything_happens`
+//! - a wrong code: `a_code_that_nobody_made_is_refused_in_words`
+//! - a spent code: `a_spent_code_is_refused_in_words`, *f* `a_code_that_a_daemon_spent_is_refused_in_words`
+//! - an expired code: *f* `a_code_that_is_a_day_old_is_refused_in_words`
+//! - a path missing, no directory, nested: *d* `folders_that_cannot_be_shared_are_refused`,
+//!   `folders_that_cannot_be_attached_are_refused`
+//! - a path unreadable: `a_root_that_cannot_be_read_is_refused_and_later_deletes_nothing`
+//! - disk full in mid-transfer: `a_full_volume_is_reported_and_small_files_go_on`,
+//!   `a_file_beyond_the_limit_of_the_process_is_reported_and_others_go_on`,
+//!   `a_full_volume_of_the_home_is_reported_and_nothing_is_lost`
+//! - a file that changes while it is sent: *d* `a_file_that_changes_while_it_is_sent_arrives_in_the_end`,
+//!   `a_large_file_that_is_rewritten_while_it_is_sent_arrives_as_it_is_in_the_end`
+//! - a file that cannot be read: `a_file_that_cannot_be_read_is_reported_and_others_go_on`,
+//!   `pipes_and_sockets_are_left_alone`
+//! - names not UTF-8: *d* `names_that_are_not_utf8_are_reported_and_others_go_on`
+//! - a root unmounted: `a_volume_that_is_unmounted_deletes_nothing`,
+//!   *d* `a_folder_that_is_gone_deletes_nothing`
+//! - a root emptied: `a_folder_that_is_emptied_deletes_nothing`, *d* `many_deletions_wait_for_a_word`
+//! - a kill at any moment on either side: *d* `a_kill_at_any_moment_loses_nothing`,
+//!   `a_large_transfer_goes_on_after_the_receiver_is_killed`,
+//!   `a_large_transfer_goes_on_after_the_sender_is_killed`,
+//!   *f* `a_large_download_is_taken_up_where_a_kill_left_it`
+//! - a peer that sends garbage: *d* `strangers_are_sent_away`, `strangers_inside_tls_are_sent_away`,
+//!   *f* `messages_beyond_the_limits_end_the_link_with_a_word`
+//! - oversized frames: `strangers_inside_tls_are_sent_away`,
+//!   *f* `messages_beyond_the_limits_end_the_link_with_a_word`, *f* `a_flood_of_records_does_not_stop_the_others`
+//! - paths that climb out: *f* `paths_that_climb_out_become_no_files`,
+//!   *f* `requests_get_nothing_but_what_the_share_has`
+//! - links that point outside: *d* `links_that_point_outside_stay_links`,
+//!   *f* `links_that_point_outside_are_never_followed`
+//! - records that claim nonsense: *f* `records_that_claim_nonsense_are_refused_by_name`,
+//!   *f* `claims_that_nobody_can_check_harm_nothing_else`,
+//!   *f* `content_that_is_not_what_it_was_said_to_be_is_thrown_away`
+//! - a peer that stalls: *f* `a_member_that_stops_reading_holds_up_nobody`,
+//!   *f* `a_member_that_stops_giving_holds_up_no_other_file`,
+//!   *f* `a_member_that_never_answers_holds_up_the_others_for_seconds`
+//! - clocks a year apart: *f* `a_member_whose_clock_is_a_year_ahead_loses_nobodys_edits`,
+//!   *f* `a_member_whose_clock_is_a_year_behind_loses_nobodys_edits`
+//! - a store file deleted: *d* `a_store_that_is_lost_loses_no_file`,
+//!   `a_damaged_store_is_said_and_harms_no_file`
+//! - a store file restored from yesterday: `a_store_taken_back_alone_from_a_copy_loses_nothing`,
+//!   `a_home_taken_back_from_a_copy_catches_up`, `a_home_taken_back_from_a_copy_loses_nothing`
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -382,4 +428,194 @@ fn strangers_inside_tls_are_sent_away() {
     }
     a.write("after", "2");
     eventually(DEADLINE, "friends still talk", || b.read("after").is_some());
+}
+
+#[test]
+fn a_code_that_nobody_made_is_refused_in_words() {
+    let (a, stranger) = (Node::running(), Node::running());
+    a.write("file", "1");
+    a.invite();
+    // Well formed, of another share.
+    let code = stranger.invite();
+    let c = Node::running();
+    c.attach(&code, &a, &[]).ok();
+    eventually(DEADLINE, "it says so", || c.problems().contains("does not take the access code"));
+    assert!(c.names().is_empty());
+    c.run(&["detach", &c.share()]).ok();
+    c.attach(&a.invite(), &a, &[]).ok();
+    in_step(&[&a, &c]);
+    assert_eq!(c.problems(), "[]");
+}
+
+#[test]
+fn folders_that_cannot_be_attached_are_refused() {
+    let (a, b) = pair();
+    a.write("file", "1");
+    in_step(&[&a, &b]);
+    let (code, addr) = (a.invite(), a.addr());
+    let attach = |path: &str| b.run(&["attach", &code, path, "--peer", &addr]);
+    let file = b.beside("a file");
+    fs::write(&file, "x").unwrap();
+    assert!(attach(&file).refused().contains("a file"));
+    let inner = b.path("inner");
+    let said = attach(inner.to_str().unwrap()).refused();
+    assert!(said.contains("cannot lie inside another"), "{said}");
+    assert!(!inner.exists(), "nothing was made before it was refused");
+    assert!(attach(&b.beside("")).refused().contains("home"));
+    assert!(attach(&format!("{file}/beneath")).refused().contains("a file"));
+    // What is missing is made; the code was not used up by the refusals.
+    let c = Node::running();
+    let missing = c.beside("not there/yet");
+    c.run(&["attach", &code, &missing, "--peer", &addr]).ok();
+    eventually(DEADLINE, "the file arrives", || Path::new(&missing).join("file").exists());
+    in_step(&[&a, &b]);
+}
+
+#[test]
+fn a_volume_that_is_unmounted_deletes_nothing() {
+    let test = "a_volume_that_is_unmounted_deletes_nothing";
+    if !is_apart() {
+        return run_apart(test, Apart::Mounts);
+    }
+    let (mut a, b) = (Node::running(), Node::running());
+    let volume = a.beside("volume");
+    fs::create_dir(&volume).unwrap();
+    let mount = |args: &[&str]| assert!(Command::new("mount").args(args).status().unwrap().success());
+    mount(&["-t", "tmpfs", "none", &volume]);
+    let inside = Path::new(&volume).join("share");
+    fs::create_dir(&inside).unwrap();
+    let place = a.share();
+    mount(&["--bind", inside.to_str().unwrap(), &place]);
+    let code = a.invite();
+    b.attach(&code, &a, &[]).ok();
+    a.write("file", "1");
+    a.write("dir/file", "2");
+    in_step(&[&a, &b]);
+    assert_eq!(b.names(), ["dir", "dir/file", "file"]);
+    // Detached while it is in use: the empty folder beneath shows, and the daemon still holds what was there.
+    assert!(Command::new("umount").args(["-l", &place]).status().unwrap().success());
+    assert!(a.names().is_empty());
+    b.write("meanwhile", "3");
+    std::thread::sleep(Duration::from_secs(2));
+    a.kill();
+    a.start();
+    let told = || a.status()["state"] == "stopped" && a.problems().contains("volume is not mounted");
+    eventually(DEADLINE, "it says so", told);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(b.names(), ["dir", "dir/file", "file", "meanwhile"]);
+    assert!(fs::read_dir(&place).unwrap().next().is_none(), "nothing is put where the volume is missing");
+    mount(&["--bind", inside.to_str().unwrap(), &place]);
+    in_step_within(LONG, &[&a, &b]);
+    assert_eq!(a.names(), b.names());
+    assert_eq!(a.problems(), "[]");
+}
+
+#[test]
+fn a_full_volume_of_the_home_is_reported_and_nothing_is_lost() {
+    let test = "a_full_volume_of_the_home_is_reported_and_nothing_is_lost";
+    if !is_apart() {
+        return run_apart(test, Apart::Mounts);
+    }
+    let (a, mut b) = (Node::running(), Node::new());
+    fs::create_dir(b.home()).unwrap();
+    let home = b.home();
+    let mount = |options: &str| {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(&home);
+        assert!(mount.status().unwrap().success());
+    };
+    mount("size=2m,mode=700");
+    b.start();
+    let (a, b) = pair_of(a, b);
+    let ballast = home.join("ballast");
+    let mut file = File::create(&ballast).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    for index in 0..300 {
+        a.write(&format!("from a {index}"), format!("{index}"));
+    }
+    b.write("from b", "b");
+    eventually(DEADLINE, "b says so", || b.problems().contains("database is full"));
+    // The other one is not held up, and hears of nothing that was not recorded.
+    a.write("later", "1");
+    assert_eq!(b.read("from b").as_deref(), Some("b"));
+    drop(file);
+    mount("remount,size=100m");
+    in_step_within(LONG, &[&a, &b]);
+    assert_eq!(a.names().len(), 302);
+    assert_eq!(b.problems(), "[]");
+}
+
+#[test]
+fn a_store_taken_back_alone_from_a_copy_loses_nothing() {
+    let (a, mut b) = pair();
+    b.write("old", "1");
+    b.write("edited", "1");
+    eventually(DEADLINE, "both arrive", || a.names().len() == 2);
+    in_step(&[&a, &b]);
+    b.stop();
+    let saved = b.beside("saved");
+    copy(&b.home(), Path::new(&saved));
+    b.start();
+    b.write("edited", "second");
+    b.write("new on b", "2");
+    a.write("new on a", "3");
+    let arrived = || a.read("edited").as_deref() == Some("second") && a.read("new on b").is_some();
+    eventually(DEADLINE, "b's changes arrive", arrived);
+    fs::remove_file(a.path("old")).unwrap();
+    eventually(DEADLINE, "a's arrive", || !b.path("old").exists() && b.read("new on a").is_some());
+    in_step(&[&a, &b]);
+    b.stop();
+    // The store of yesterday, beside all else as it is today.
+    let is_store = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("store");
+    for entry in fs::read_dir(b.home()).unwrap().flatten().filter(|entry| is_store(&entry.file_name())) {
+        fs::remove_file(entry.path()).unwrap();
+    }
+    for entry in fs::read_dir(&saved).unwrap().flatten().filter(|entry| is_store(&entry.file_name())) {
+        fs::copy(entry.path(), b.home().join(entry.file_name())).unwrap();
+    }
+    b.write("edited", "third");
+    b.start();
+    b.write("after", "4");
+    eventually(LONG, "b's new file arrives", || a.read("after").is_some());
+    in_step_within(LONG, &[&a, &b]);
+    assert_eq!(a.read("new on b").as_deref(), Some("2"));
+    assert_eq!(a.read("new on a").as_deref(), Some("3"));
+    let edits: Vec<String> = a.names().into_iter().filter(|name| name.starts_with("edited")).collect();
+    let texts: Vec<_> = edits.iter().filter_map(|name| a.read(name)).collect();
+    assert!(texts.contains(&"third".to_owned()), "{edits:?} {texts:?}");
+}
+
+#[test]
+fn a_folder_that_is_emptied_deletes_nothing() {
+    let (a, b) = pair();
+    for index in 0..60 {
+        a.write(&format!("dir {}/{index}", index % 3), "x");
+    }
+    eventually(DEADLINE, "all arrive", || b.names().len() == 63);
+    in_step(&[&a, &b]);
+    // With the program's own folder: as a volume that was formatted anew. Without it: as a user who cleans up.
+    for entry in fs::read_dir(a.path("")).unwrap().flatten() {
+        fs::remove_dir_all(entry.path()).unwrap();
+    }
+    eventually(DEADLINE, "it says so", || a.status()["state"] == "stopped" && a.problems().contains("share"));
+    b.write("meanwhile", "1");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(b.names().len(), 64);
+    assert!(b.archive().is_empty());
+    // As it says: detached and attached again, all of it comes back.
+    a.run(&["detach", &a.share()]).ok();
+    a.attach(&b.invite(), &b, &["--merge"]).ok();
+    in_step(&[&a, &b]);
+    assert_eq!(a.names().len(), 64);
+
+    for entry in fs::read_dir(a.path("")).unwrap().flatten() {
+        if entry.file_name() != ".clearskies" {
+            let path = entry.path();
+            if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        }
+    }
+    eventually(DEADLINE, "it asks", || a.problems().contains("are gone at once"));
+    b.write("later", "2");
+    eventually(DEADLINE, "others go on", || a.read("later").is_some());
+    assert_eq!(b.names().len(), 65);
 }

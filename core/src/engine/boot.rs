@@ -81,6 +81,11 @@ fn load(out: &mut Outbox, start: Vec<u8>) -> Token {
     out.store(StoreOp::Load { queries: [layout::meta_page(start, PAGE)].into() })
 }
 
+/// What the user is told where the home was in use and the store is new.
+const STORE_GONE: &str = "The node's database is gone, and with it what it knew of its shares; a new one was made. No \
+    file was touched. Attach each folder again with --merge, with a code from another member; a folder that no other \
+    computer has is shared anew.";
+
 impl Engine {
     /// Takes a completion that may be the start's; false if it is not.
     pub(super) fn boot_completion(&mut self, now: Now, token: Token, completion: &mut Completion) -> bool {
@@ -135,6 +140,9 @@ impl Engine {
         let run = self.config.run_token;
         // Another store than this node last wrote: a backup, a copy, or one whose tail a crash of the machine took.
         let strange = stored_run.is_some() && stored_run != run.found;
+        if stored_run.is_none() && run.found.is_some() {
+            self.out.event(Event::Notice { share: None, message: STORE_GONE.into() });
+        }
         let renewed = strange || (run.tail_may_be_lost && stored_run.is_some());
         self.store_token = match stored_token.filter(|_| !renewed) {
             Some(token) => token,

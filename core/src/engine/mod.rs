@@ -323,7 +323,7 @@ impl Engine {
             self.links.leave(conn);
             self.forget(now, conn);
         }
-        self.update_interests();
+        self.update_interests(now);
         self.quit_when_quiet(now);
     }
 }

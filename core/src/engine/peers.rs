@@ -325,7 +325,11 @@ impl Engine {
     fn closed_by(&mut self, now: Now, conn: ConnId, reason: &CloseReason) {
         let Some(link) = self.links.all.get(&conn) else { return };
         let (addr, club) = (link.addr, link.club);
-        log::info!("{addr}: {reason}");
+        let names = club.and_then(|root| self.shares.get(&root)).map(|share| &share.names);
+        match link.peer.and_then(|peer| names?.get(&peer)).filter(|name| !name.is_empty()) {
+            Some(name) => log::info!("{name} ({addr}): {reason}"),
+            None => log::info!("{addr}: {reason}"),
+        }
         if let (Some(root), true) = (club, link.dialed) {
             let refused =
                 matches!(reason, CloseReason::Refused | CloseReason::WrongProof | CloseReason::Auth(_));
@@ -752,13 +756,14 @@ impl Engine {
     }
 
     /// Tells the host which sockets to read.
-    pub(super) fn update_interests(&mut self) {
+    pub(super) fn update_interests(&mut self, now: Now) {
         for (&conn, link) in &mut self.links.all {
             let Some(connection) = &mut link.connection else { continue };
             let share = link.club.and_then(|root| self.shares.get(&root));
             let read = connection.wants_read() && share.is_none_or(|share| share.wants_read(conn));
             if read != link.reading && link.stage != Stage::Closing {
                 link.reading = read;
+                connection.set_reading(now, read);
                 self.out.push(Output::Interest { conn, read });
             }
         }

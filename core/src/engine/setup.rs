@@ -150,13 +150,15 @@ impl Engine {
         let Completion::Disk(result) = completion else { return None };
         match (setup.kind, result) {
             (Kind::Marking(share), Ok(_)) => self.found(setup.id, *share),
-            (kind, Ok(DiskDone::Opened { empty, path, marker })) => {
+            (kind, Ok(DiskDone::Opened { empty, path, marker, grain })) => {
                 let marked = marker.is_some().then(|| self.heed_mark(&path, &kind)).flatten();
                 if let Some(error) = self.overlap(&path).or(marked) {
                     self.abandon(root, setup.id, error);
                     return None;
                 }
-                self.opened(now, root, setup.id, kind, path, empty);
+                let mut folder = Folder::new(root, path, Vec::new(), Existing::Merge);
+                folder.grain = grain;
+                self.opened(now, setup.id, kind, folder, empty);
             }
             (_, Ok(_)) => {}
             (_, Err(error)) => {
@@ -195,12 +197,13 @@ impl Engine {
         self.reply(id, Err(error));
     }
 
-    fn opened(&mut self, now: Now, root: RootId, id: CommandId, kind: Kind, path: String, empty: bool) {
+    fn opened(&mut self, now: Now, id: CommandId, kind: Kind, mut folder: Folder, empty: bool) {
+        let (root, path) = (folder.root, folder.path.clone());
         match kind {
             Kind::Create => {
                 let club = Club::create(&mut self.rng);
                 let marker = folder::new_marker(club.marker_id(), &mut self.rng);
-                let folder = Folder::new(root, path.clone(), marker.clone(), Existing::Merge);
+                folder.marker.clone_from(&marker);
                 let keys = Arc::new(PeerKeys::generate(&mut self.rng));
                 let mut share = Share::new(root, folder, Membership::Member, keys, &mut self.rng);
                 share.club = Some(club);
@@ -220,7 +223,7 @@ impl Engine {
                     );
                     return self.abandon(root, id, CommandError { code: "not_empty", message });
                 }
-                let folder = Folder::new(root, path, Vec::new(), existing);
+                folder.policy = existing;
                 let keys = Arc::new(PeerKeys::generate(&mut self.rng));
                 let share = Share::new(root, folder, Membership::Joining(joining), keys, &mut self.rng);
                 for addr in peers {

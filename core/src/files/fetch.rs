@@ -26,6 +26,8 @@ pub const SMALL_BYTES_MAX: u64 = 256 * 1024;
 pub const BUFFERED_BYTES_MAX: u64 = 16 << 20;
 /// A content that nobody has is given up after this.
 pub const UNAVAILABLE_AFTER: Duration = Duration::from_secs(60);
+/// It is given up after this where it keeps others from being asked for.
+pub const UNAVAILABLE_CROWDED_AFTER: Duration = Duration::from_secs(5);
 
 /// A content that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +152,8 @@ pub struct Fetcher {
     small: Smalls,
     large: Larges,
     received: u64,
+    /// Whether more is wanted than there is capacity for.
+    crowded: bool,
 }
 
 impl Fetcher {
@@ -172,6 +176,7 @@ impl Fetcher {
             small: Smalls::default(),
             large: Larges::default(),
             received: 0,
+            crowded: false,
         }
     }
 
@@ -189,6 +194,18 @@ impl Fetcher {
     /// How many more wants it takes now.
     pub fn capacity(&self) -> usize {
         WANTS_MAX.saturating_sub(self.common.wants.len() + self.common.done.len())
+    }
+
+    /// Tells whether wants wait for capacity; then contents that nobody has, and links that say nothing, are given up
+    /// sooner.
+    pub fn set_crowded(&mut self, crowded: bool) {
+        self.crowded = crowded;
+    }
+
+    /// When a content that waits until `until` is given up.
+    fn patience(&self, until: Instant) -> Instant {
+        let less = if self.crowded { UNAVAILABLE_AFTER - UNAVAILABLE_CROWDED_AFTER } else { Duration::ZERO };
+        Instant(until.0.saturating_sub(u64::try_from(less.as_nanos()).unwrap_or(0)))
     }
 
     /// Takes a want; false, and nothing happens, if there is no capacity or the number is in use.
@@ -351,12 +368,14 @@ impl Fetcher {
 
     /// When [`Fetcher::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let waiting = self.common.waiting.first().map(|(until, _)| *until);
+        let waiting = self.common.waiting.first().map(|(until, _)| self.patience(*until));
         // While the disk is behind, its completions are what the next batch waits for.
         let stage = self.small.poll_timeout().filter(|_| self.common.writing < BUFFERED_BYTES_MAX);
         let expiry = self.common.sources.poll_expiry();
         let expiry = expiry.filter(|_| !self.common.wants.is_empty() && !self.is_behind());
-        let times = [waiting, self.common.sources.poll_timeout(), stage, self.large.poll_timeout(), expiry];
+        let hush = self.common.sources.poll_hush().filter(|_| self.crowded && !self.is_behind());
+        let asked = self.common.sources.poll_timeout();
+        let times = [waiting, asked, hush, stage, self.large.poll_timeout(), expiry];
         times.into_iter().flatten().min()
     }
 
@@ -366,8 +385,14 @@ impl Fetcher {
         for (conn, key) in self.common.sources.overdue(mono) {
             self.overdue(conn, &key, mono);
         }
+        if self.crowded && !self.is_behind() {
+            for (conn, key) in self.common.sources.hush(mono) {
+                self.common.sources.give_up(conn, &key, mono);
+                self.lost(conn, &key, true);
+            }
+        }
         while let Some(&(until, sha)) = self.common.waiting.first()
-            && until <= mono
+            && self.patience(until) <= mono
         {
             self.common.waiting.pop_first();
             self.small.give_up(&sha, &mut self.common, out);
@@ -379,6 +404,11 @@ impl Fetcher {
     /// The next `directory.get` to send; to be called until it gives none.
     pub fn poll_request(&mut self) -> Option<Request> {
         self.common.sources.poll_request()
+    }
+
+    /// A peer that gave something else for a content than what has this SHA-256; each is told once.
+    pub fn poll_lie(&mut self) -> Option<(PeerId, Sha256)> {
+        self.common.sources.poll_lie()
     }
 
     /// The next outcome.

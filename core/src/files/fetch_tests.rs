@@ -92,6 +92,55 @@ fn wants_are_limited() {
 }
 
 #[test]
+fn what_nobody_has_gives_way_where_others_wait() {
+    let mut rig = Rig::new(&[]);
+    assert!(rig.try_want(1, sha(b"nowhere"), 10, None));
+    rig.fetcher.set_crowded(true);
+    let begun = rig.now.mono;
+    assert_eq!(rig.fetcher.poll_timeout(), Some(begun.plus(UNAVAILABLE_CROWDED_AFTER)));
+    rig.later(UNAVAILABLE_CROWDED_AFTER - Duration::from_nanos(1));
+    assert_eq!(rig.done(), None);
+    rig.fetcher.set_crowded(false);
+    rig.later(Duration::from_nanos(1));
+    assert_eq!(rig.done(), None);
+    assert_eq!(rig.fetcher.poll_timeout(), Some(begun.plus(UNAVAILABLE_AFTER)));
+    rig.fetcher.set_crowded(true);
+    rig.later(Duration::ZERO);
+    assert_eq!(rig.done(), Some((1, Err(FetchError::NotAvailable))));
+}
+
+#[test]
+fn a_silent_link_gives_way_where_others_wait() {
+    let mut rig = Rig::new(&[A]);
+    let content = bytes(1, 10);
+    rig.give(&content);
+    rig.want(1, &content);
+    let late = rig.requests(A)[0];
+    rig.up(B, false);
+    rig.later(HUSH_AFTER);
+    assert!(rig.requests(B).is_empty(), "nobody is in a hurry");
+    rig.fetcher.set_crowded(true);
+    assert_eq!(rig.fetcher.poll_timeout(), Some(rig.now.mono));
+    rig.later(Duration::ZERO);
+    assert_eq!(rig.requests(B).len(), 1);
+    // Asked for nothing more, until it answers.
+    let other = bytes(2, 10);
+    rig.give(&other);
+    rig.want(2, &other);
+    assert!(!rig.requests(A).iter().any(|request| request.1 == sha(&other)));
+    rig.answer(late);
+    rig.settle();
+    let outcomes: BTreeMap<_, _> = core::iter::from_fn(|| rig.done()).collect();
+    assert_eq!(outcomes, BTreeMap::from([(1, Ok(content)), (2, Ok(other))]));
+    // Who has just spoken is no silent link.
+    let third = bytes(3, 10);
+    rig.want(3, &third);
+    let asked = rig.requests(A).len() + rig.requests(B).len();
+    rig.later(HUSH_AFTER - Duration::from_nanos(1));
+    assert_eq!((rig.requests(A).len() + rig.requests(B).len(), asked), (1, 1));
+}
+
+#[test]
 fn requests_are_pipelined_up_to_the_limits() {
     let mut rig = Rig::new(&[A]);
     for id in 0..LINK_REQUESTS_MAX as u64 + 50 {

@@ -475,7 +475,7 @@ impl Larges {
             }
             Ok(_) => {
                 if let Givers::One(peer) = givers {
-                    common.sources.avoid(sha, peer, now);
+                    common.sources.blame(sha, peer, now);
                 }
                 common.remove_temps(Vec::from([temp]), out);
                 self.delete_row(&sha, size, common, out);

@@ -151,10 +151,14 @@ pub fn stamp_matches(a: &Stamp, b: &Stamp) -> bool {
     a.kind == b.kind && a.inode == b.inode && a.mode == b.mode && times
 }
 
-/// Whether a stamp that was read at `hashed_at` tells later states from this one: a change within the same grain of
-/// the clock would not show. A time in the future is told from one set by a write now.
+/// Whether a stamp that was read at `hashed_at` or later tells later states from this one: a change within the same
+/// grain of the clock would not show, and a time without a fraction of a second may be as coarse as any. A time in the
+/// future is told from one set by a write now.
 pub fn settled(stamp: &Stamp, hashed_at: WallTime, grain: Duration) -> bool {
-    let old = |time: i64| u128::from(hashed_at.0.abs_diff(time)) >= grain.as_nanos();
+    let old = |time: i64| {
+        let grain = if time % 1_000_000_000 == 0 { grain.max(GRAIN_DEFAULT) } else { grain };
+        u128::from(hashed_at.0.abs_diff(time)) >= grain.as_nanos()
+    };
     stamp.kind == Kind::Dir || old(stamp.mtime_ns) && old(stamp.ctime_ns)
 }
 
@@ -462,15 +466,23 @@ mod tests {
             (times(90, 90), true),
             (times(91, 90), false),
             (times(90, 91), false),
-            (times(0, 100), false),
+            (times(1, 100), false),
             (times(1000, 90), true),
-            (times(109, 0), false),
-            (times(110, 0), true),
+            (times(109, 1), false),
+            (times(110, 1), true),
             (times(i64::MIN, i64::MAX), true),
         ] {
             assert_eq!(settled(&stamp, WallTime(100), grain), expect, "{stamp:?}");
         }
         assert!(settled(&stamp(&EntryContent::Dir, 1), WallTime(0), grain));
+        let second = 1_000_000_000;
+        for (ctime_ns, hashed_at, expect) in [
+            (5 * second, 7 * second - 1, false),
+            (5 * second, 7 * second, true),
+            (5 * second + 1, 7 * second - 1, true),
+        ] {
+            assert_eq!(settled(&times(1, ctime_ns), WallTime(hashed_at), grain), expect, "{ctime_ns}");
+        }
     }
 
     fn appeared(at: &str, content: EntryContent, inode: u64, read: bool) -> Appeared {

@@ -206,7 +206,7 @@ impl Smalls {
                     continue;
                 }
                 (Ok(_), Some(peer)) => {
-                    common.sources.avoid(sha, peer, now);
+                    common.sources.blame(sha, peer, now);
                     again.push(id);
                 }
                 (Ok(_), None) => common.finish(id, Err(FetchError::Impossible), out),

@@ -37,6 +37,13 @@ const WINDOW_START: u64 = 2 << 20;
 const WINDOW_MIN: u64 = RANGE_BYTES;
 /// One range is asked for while less than the window is outstanding, so the window stays one range below the limit.
 const WINDOW_MAX: u64 = LINK_BYTES_MAX - RANGE_BYTES;
+/// A link that says nothing for so long, while requests wait there and others wait for room, is asked for nothing more
+/// until it answers.
+pub const HUSH_AFTER: Duration = Duration::from_secs(8);
+
+/// So many lies are remembered until they are told; any more are not.
+pub const LIES_MAX: usize = 64;
+
 /// Answers faster than this let the window grow.
 const ANSWER_FAST: Duration = Duration::from_secs(2);
 /// Answers slower than this halve it, so that a slow link queues some seconds of data and no more.
@@ -124,6 +131,12 @@ impl Link {
         }
     }
 
+    /// When it has said nothing for [`HUSH_AFTER`], though requests wait there.
+    fn hush_at(&self) -> Option<Instant> {
+        let oldest = self.asked.get(self.order.values().next()?)?;
+        self.incoming.is_none().then(|| oldest.at.max(self.heard).plus(HUSH_AFTER))
+    }
+
     fn keys_of(&self, sha: &Sha256) -> impl Iterator<Item = (&Key, &Asked)> {
         self.asked.range((*sha, 0)..=(*sha, u64::MAX))
     }
@@ -172,6 +185,7 @@ pub(super) struct Sources {
     recovered: bool,
     avoided: BTreeSet<(Sha256, PeerId)>,
     avoid_order: VecDeque<(Instant, (Sha256, PeerId))>,
+    lies: VecDeque<(PeerId, Sha256)>,
 }
 
 impl Sources {
@@ -383,9 +397,11 @@ impl Sources {
         if (incoming.bytes.len() as u64).saturating_add(bytes.len() as u64) > incoming.len {
             return Err(Misbehaved("a payload longer than was asked for"));
         }
-        if incoming.bytes.is_empty() {
+        if incoming.bytes.is_empty() && last {
             incoming.bytes = bytes;
         } else {
+            // Its whole length at once (what was asked for, 1 MiB at most): growing would copy it again and again.
+            incoming.bytes.reserve_exact(incoming.len as usize - incoming.bytes.len());
             incoming.bytes.extend_from_slice(&bytes);
         }
         if !last {
@@ -419,6 +435,18 @@ impl Sources {
         }
         clear_refused(link, &mut self.total, &mut self.small_total, sha);
         keys.into_iter().filter(|(_, live)| *live).map(|(key, _)| key.1).collect()
+    }
+
+    /// What this peer alone gave is not that content: it is not asked for it again, and the user is to be told.
+    pub(super) fn blame(&mut self, sha: Sha256, peer: PeerId, now: Instant) {
+        if !self.is_avoided(&sha, peer) && self.lies.len() < LIES_MAX {
+            self.lies.push_back((peer, sha));
+        }
+        self.avoid(sha, peer, now);
+    }
+
+    pub(super) fn poll_lie(&mut self) -> Option<(PeerId, Sha256)> {
+        self.lies.pop_front()
     }
 
     /// Does not ask this peer for this content for [`AVOID_FOR`].
@@ -481,6 +509,23 @@ impl Sources {
             overdue.extend(old.map(|key| (conn, *key)));
         }
         overdue
+    }
+
+    /// The live requests of links that have said nothing for [`HUSH_AFTER`]; these are stalled from now on.
+    pub(super) fn hush(&mut self, now: Instant) -> Vec<(ConnId, Key)> {
+        let mut hushed = Vec::new();
+        for (&conn, link) in &mut self.links {
+            if link.hush_at().is_some_and(|at| at <= now) {
+                link.stalled = true;
+                hushed.extend(link.order.values().map(|key| (conn, *key)));
+            }
+        }
+        hushed
+    }
+
+    /// When [`Sources::hush`] has something to do.
+    pub(super) fn poll_hush(&self) -> Option<Instant> {
+        self.links.values().filter_map(Link::hush_at).min()
     }
 
     /// Whether nothing came from this link for so long that there is no point in waiting for it.
@@ -591,6 +636,19 @@ mod tests {
         assert!(!sources.is_avoided(&sha(0), peer) && sources.is_avoided(&sha(1), peer));
         sources.forgive(Instant(0).plus(AVOID_FOR));
         assert!(!sources.is_avoided(&sha(1), peer));
+    }
+
+    #[test]
+    fn so_many_lies_are_told_and_no_more() {
+        let mut sources = Sources::default();
+        let sha = |n: usize| Sha256([u8::try_from(n).unwrap(); 32]);
+        let peer = PeerId([1; 16]);
+        for lie in (0..=LIES_MAX).chain([0]) {
+            sources.blame(sha(lie), peer, Instant(0));
+            assert!(sources.is_avoided(&sha(lie), peer));
+        }
+        let told: Vec<_> = core::iter::from_fn(|| sources.poll_lie()).collect();
+        assert_eq!(told, (0..LIES_MAX).map(|lie| (peer, sha(lie))).collect::<Vec<_>>());
     }
 
     #[test]

@@ -233,6 +233,16 @@ pub fn reclaim(author: &mut Author, from: &Record, old: PeerId, above: u64) -> R
     finish(author, record)
 }
 
+/// Says again to which record a conflict file lost, after an edit by somebody who had not seen it give way. As with
+/// [`give_way`], `value_change` and `value_clock` stay, so that whoever says it makes the same value.
+pub fn name_source(author: &mut Author, from: &Record, lost_to: Uuid) -> Result<Record, Unmade> {
+    let mut marked = from.clone();
+    if let Value::Entry(entry) = &mut marked.value {
+        entry.conflict_source.get_or_insert(lost_to);
+    }
+    touch_empty(author, &marked)
+}
+
 /// Several changes as one. What is set to what it is already counts as not set.
 pub fn revise(author: &mut Author, from: &Record, revision: Revision) -> Result<Record, Unmade> {
     let Revision { key, value, value_seen, meta, delete, time } = revision;
@@ -356,7 +366,7 @@ mod tests {
     use super::*;
     use crate::index::check::{KEY_BYTES_MAX, UNIX_MODE_MAX};
     use crate::index::clock::PEERS_MAX;
-    use crate::index::merge::{conflicts, join, merge};
+    use crate::index::merge::{conflicts, forgotten_source, join, merge};
     use crate::index::testing::{WALL, author, file, file_value, good_record, nth_peer, peer};
     use proptest::prelude::*;
 
@@ -515,6 +525,21 @@ mod tests {
         let edited = edit(&mut b, &v, file_value(5), None).unwrap();
         assert!(!conflicts(&x, &edited));
         assert_eq!(join(&x, &edited).size(), 5);
+        // It stays listed: whoever joins them says so again, and all say the same.
+        let joined = join(&x, &edited);
+        assert_eq!((joined.conflict_source(), forgotten_source(&x, &edited, &joined)), (None, Some(first)));
+        let (p, q) =
+            (name_source(&mut a, &joined, first).unwrap(), name_source(&mut b, &joined, first).unwrap());
+        assert_eq!((p.conflict_source(), p.size(), &p.value), (Some(first), 5, &q.value));
+        assert!(merge(&p, &q).fault.is_none() && merge(&p, &edited).fault.is_none());
+        assert_eq!(join(&join(&edited, &p), &q).conflict_source(), Some(first));
+        // Who had seen it, and made it a file like any other, is heeded.
+        let mut ordinary = x.value.clone();
+        if let Value::Entry(entry) = &mut ordinary {
+            entry.conflict_source = None;
+        }
+        let decided = edit(&mut a, &x, ordinary, None).unwrap();
+        assert_eq!(forgotten_source(&x, &decided, &join(&x, &decided)), None);
         // What is a conflict file already stays that of its own source.
         let again = give_way(&mut a, &x, "/m".into(), second).unwrap();
         assert_eq!(again.conflict_source(), Some(first));

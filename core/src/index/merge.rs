@@ -5,6 +5,7 @@ use core::cmp::Ordering;
 
 use alloc::vec::Vec;
 
+use crate::ids::Uuid;
 use crate::index::canonical::{write_meta, write_value};
 use crate::index::record::{Change, Record};
 
@@ -111,6 +112,16 @@ pub fn merge(stored: &Record, incoming: &Record) -> Merged {
     Merged { record, changed, answers, fault }
 }
 
+/// What a join of `a` and `b` no longer says: to which record the value lost, because its last author had not seen it
+/// give way (protocol §8). It is a conflict file all the same.
+pub fn forgotten_source(a: &Record, b: &Record, joined: &Record) -> Option<Uuid> {
+    if joined.deleted() || joined.entry().is_none() || joined.conflict_source().is_some() {
+        return None;
+    }
+    let unseen = |version: &&Record| !version.key_change.seen_by(&joined.value_clock);
+    [a, b].into_iter().filter(unseen).find_map(Record::conflict_source)
+}
+
 /// Whether two values of one record conflict (protocol §7): neither's clock covers the other's change, and they are
 /// not equal. Keys and meta never conflict. Which of them lost is said by [`join`].
 pub fn conflicts(w: &Record, v: &Record) -> bool {
@@ -134,7 +145,6 @@ fn rank(record: &Record) -> (bool, Change) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Uuid;
     use crate::index::author::{Revision, create, delete, edit, move_to, revise, set_meta, touch_empty};
     use crate::index::check::check;
     use crate::index::record::{EntryContent, EntryValue, Meta, Value};

@@ -6,6 +6,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::files::path::RelPath;
 use crate::ids::{RootId, Sha256, TempId};
@@ -443,6 +444,9 @@ pub enum DiskDone {
         empty: bool,
         /// The path with its links resolved.
         path: String,
+        /// A bound for the grain of the file system's times, as against [`Now`](crate::time::Now): a change so long
+        /// after another has another time. A time that is a whole second may still be as coarse as that.
+        grain: Duration,
     },
     /// The marker as it is now.
     Marker(Option<Vec<u8>>),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::club::keys::Club;
 use crate::engine::event::Event;
-use crate::files::path::RelPath;
+use crate::files::path::{PathError, RelPath};
 use crate::io::store::{Durability, Space, StoreError, StoreOp, Write};
 use crate::share::finish::Outcome;
 use crate::share::layout::Fact;
@@ -142,19 +142,26 @@ impl Share {
         if self.peers.len() != self.peers_stored {
             writes.push(put_fact(self.root, Fact::Peers, encode_peers(&self.peers)));
         }
-        let token = ctx.out.store(StoreOp::Commit { writes, durability: Durability::Soon });
+        // That a writer was met is kept before anything is told to it: later it may know what this run did.
+        let meets = progress.met && !self.progress.met;
+        let durability = if meets { Durability::Now } else { Durability::Soon };
+        let token = ctx.out.store(StoreOp::Commit { writes, durability });
         self.pipeline.committing(token, batch);
     }
 
     /// A batch took effect.
     pub(super) fn committed(&mut self, ctx: &mut Ctx<'_>, batch: Batch) {
         let Batch { ops, txn, effects, progress, .. } = batch;
+        // A path that failed wants another version now, which may not fail.
+        if self.work.failures().next().is_some() {
+            txn.new_keys().for_each(|path| self.work.forget_failure(&path));
+        }
         self.pipeline.settle(txn.into_changes());
         self.pipeline.stored(&ops);
         // Anything that the database learned may be what a pending path waited for.
         let wake = progress.totals.pending > 0 && (progress != self.progress || !effects.ended.is_empty());
         self.progress = progress;
-        self.waits.note(&effects.awaited, &self.progress.knowledge, ctx.now.mono);
+        self.waits.note(&effects.awaited, &self.progress.knowledge, &self.progress.former, ctx.now.mono);
         self.store_trouble = None;
         let mut deleted = Vec::new();
         for op in &ops {
@@ -163,14 +170,17 @@ impl Share {
                 deleted.extend(RelPath::from_key(&record.key).filter(|_| record.deleted()));
             }
         }
-        for path in &effects.newer {
-            self.work.forget_failure(path);
+        for link in effects.faults.iter().filter_map(|conn| self.links.get(conn)) {
+            self.faults.note(link.peer);
         }
         self.work.hurry(deleted);
         for (conn, arrival) in effects.from_link {
             if let Some(link) = self.links.get_mut(&conn) {
                 link.feed.note_from_link(arrival);
             }
+        }
+        for (conn, since, resume) in effects.asked {
+            self.answer(ctx, conn, since, resume);
         }
         for (conn, knowledge) in effects.peer_knowledge {
             if let Some(link) = self.links.get_mut(&conn) {
@@ -226,7 +236,15 @@ impl Share {
             let share = Some(self.folder.path.clone());
             ctx.out.event(Event::Notice { share, message });
         }
+        for (conn, (count, key)) in effects.pathless {
+            let (path, who) = (&self.folder.path, self.who(ctx, conn));
+            let why = RelPath::check_key(&key).err().map_or("", PathError::sentence);
+            log::warn!(
+                "{path}: {who} told of {count} paths that cannot be; no files come of them: {key:?}: {why}"
+            );
+        }
         for (conn, why) in effects.misbehaved {
+            log::warn!("{}: {}: {why}", self.folder.path, self.who(ctx, conn));
             ctx.links.close(conn, "protocol", why);
         }
         for _ in ops.iter().filter(|op| matches!(op, Op::Plan(_))) {

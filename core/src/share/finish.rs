@@ -111,9 +111,14 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
         }
         Outcome::Implied { stamp } => {
             let mut row = txn.row(path)?;
+            let wanted = txn.live_beneath(path)?;
             if row.disk.is_none() {
                 row.disk = Some(DiskState { stamp: *stamp, content: EntryContent::Dir, settled: false });
                 row.implied = true;
+                if !wanted {
+                    // What it was made for went away meanwhile, and nobody else will have it looked at.
+                    row.recheck_dir();
+                }
                 txn.put_row(path, row);
             }
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::club::code::{AccessCode, Invitation};
 use crate::engine::command::Existing;
 use crate::engine::outbox::Outbox;
+use crate::files::reconcile::GRAIN_DEFAULT;
 use crate::ids::{RootId, Token};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::rng::Rng;
@@ -43,13 +44,16 @@ enum State {
 /// A share's folder.
 #[derive(Debug)]
 pub struct Folder {
-    root: RootId,
+    /// Its number at the host.
+    pub root: RootId,
     /// Absolute path.
     pub path: String,
     /// What `.clearskies/share` must hold; empty until joining has succeeded.
     pub marker: Vec<u8>,
     /// What becomes of contents that the folder had when it was attached.
     pub policy: Existing,
+    /// As in [`DiskDone::Opened`].
+    pub grain: Duration,
     state: State,
     retry_at: Option<Instant>,
     told: Option<Trouble>,
@@ -79,7 +83,16 @@ pub fn new_marker(marker_id: [u8; 16], rng: &mut Rng) -> Vec<u8> {
 impl Folder {
     /// A folder that is not open yet.
     pub fn new(root: RootId, path: String, marker: Vec<u8>, policy: Existing) -> Folder {
-        Folder { root, path, marker, policy, state: State::Closed, retry_at: None, told: None }
+        Folder {
+            root,
+            path,
+            marker,
+            policy,
+            grain: GRAIN_DEFAULT,
+            state: State::Closed,
+            retry_at: None,
+            told: None,
+        }
     }
 
     /// Whether it is open and the right one.
@@ -127,9 +140,11 @@ impl Folder {
             _ => return None,
         }
         let found = match result {
-            Ok(DiskDone::Opened { marker, path, .. }) => place::judge(path, home)
-                .map_err(Trouble::Misplaced)
-                .and_then(|()| self.judge_marker(marker.as_deref())),
+            Ok(DiskDone::Opened { marker, path, grain, .. }) => {
+                self.grain = *grain;
+                let placed = place::judge(path, home).map_err(Trouble::Misplaced);
+                placed.and_then(|()| self.judge_marker(marker.as_deref()))
+            }
             Ok(_) => Err(Trouble::Unreachable(DiskError::Io)),
             Err(error) => Err(Trouble::Unreachable(*error)),
         };

@@ -16,7 +16,6 @@ use crate::index::knowledge::Resume;
 use crate::io::store::{Query, Row, Space, StoreOp};
 use crate::share::clock::ClockSample;
 use crate::share::pipeline::Op;
-use crate::share::renewal::Renewal;
 use crate::share::{Asked, Ctx, Share, layout, txn};
 use crate::time::Instant;
 use crate::wire::database::DatabaseMessage;
@@ -102,29 +101,17 @@ impl Share {
         message: Message,
     ) -> Result<(), &'static str> {
         match message {
-            Message::Database(message) => self.handle_database(ctx, conn, message),
+            Message::Database(message) => self.handle_database(conn, message),
             Message::Directory(message) => self.handle_directory(ctx, conn, message),
             _ => Ok(()),
         }
     }
 
-    fn handle_database(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        conn: ConnId,
-        message: DatabaseMessage,
-    ) -> Result<(), &'static str> {
+    fn handle_database(&mut self, conn: ConnId, message: DatabaseMessage) -> Result<(), &'static str> {
         let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
         match message {
             DatabaseMessage::GetUpdates { since, resume } => {
-                if link.writer && since.get(self.keys.id()) > self.progress.confirmed() {
-                    self.begin_renewal(Renewal::ChangesLost);
-                    return Ok(());
-                }
-                let (progress, token) = (&self.progress, self.progress.token(ctx.store_token));
-                let doubted = progress.doubted(self.keys.id());
-                let told = doubted.as_ref().unwrap_or(&progress.knowledge);
-                link.feed.subscribe(since, resume, token, progress.arrival, told);
+                self.pipeline.push(Op::Asked { conn, since, resume });
             }
             DatabaseMessage::Update { record, at } => {
                 link.queued += 1;
@@ -212,6 +199,15 @@ impl Share {
         while let Some((conn, sha256, range)) = self.work.fetcher.poll_request() {
             ctx.links.send(conn, &Message::Directory(DirectoryMessage::Get { sha256, range }));
         }
+        while let Some((peer, sha256)) = self.work.fetcher.poll_lie() {
+            let who = self.names.get(&peer).filter(|name| !name.is_empty()).cloned();
+            log::warn!(
+                "{}: what {} sent is not what it was said to be: its SHA-256 is not {sha256}. It was thrown away, and \
+                 is not asked for there for some hours.",
+                self.folder.path,
+                who.unwrap_or_else(|| super::short_id(peer))
+            );
+        }
         for &conn in self.links.keys() {
             let room = SEND_QUEUE_BYTES.saturating_sub(ctx.links.queued_bytes(conn));
             self.server.set_room(conn, room as u64, ctx.out);
@@ -233,6 +229,15 @@ impl Share {
             }
         }
         self.feed_links(ctx);
+    }
+
+    /// A peer's question was taken up: it is sent what it lacks.
+    pub(super) fn answer(&mut self, ctx: &Ctx<'_>, conn: ConnId, since: Clock, resume: Option<Resume>) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let (progress, token) = (&self.progress, self.progress.token(ctx.store_token));
+        let doubted = progress.doubted(self.keys.id());
+        let told = doubted.as_ref().unwrap_or(&progress.knowledge);
+        link.feed.subscribe(since, resume, token, progress.arrival, told);
     }
 
     fn feed_links(&mut self, ctx: &mut Ctx<'_>) {

@@ -119,6 +119,7 @@ impl Judge<'_> {
         }
         let mut row = scene.row.clone();
         if matches!(item.what, What::BringBack) {
+            self.txn.emptied(path)?;
             row.disk = None;
             row.base = Base::None;
             self.txn.put_row(path, row);
@@ -167,6 +168,10 @@ impl Judge<'_> {
         if matches!(change, LocalChange::Edit { from_base: true, .. } | LocalChange::Delete { .. }) {
             self.loser_replaced(&scene)?;
         }
+        if now.is_none() {
+            // It may have been all that a directory stood for, whatever became of its record.
+            self.txn.emptied(path)?;
+        }
         let mut author = self.author();
         let made = match change {
             LocalChange::None => {
@@ -176,6 +181,8 @@ impl Judge<'_> {
                     row.implied = false;
                 } else if scene.implied_dir && row.base == Base::None {
                     row.implied = true;
+                } else if row.implied && row.live.is_empty() && !scene.implied_dir {
+                    row.recheck_dir();
                 }
                 self.txn.put_row(path, row);
                 return Ok(());
@@ -306,10 +313,13 @@ impl Judge<'_> {
         path: &RelPath,
         now: Option<DiskState>,
     ) -> Result<(), Miss> {
-        let joined = match self.txn.record(version.uuid)? {
-            Some(stored) => merge::join(&stored, &version),
+        let stored = self.txn.record(version.uuid)?;
+        let joined = match &stored {
+            Some(stored) => merge::join(stored, &version),
             None => version.clone(),
         };
+        let uuid = version.uuid;
+        let source = stored.and_then(|stored| merge::forgotten_source(&stored, &version, &joined));
         let base = match &now {
             None => Base::None,
             Some(_) if version.deleted() => Base::None,
@@ -317,6 +327,7 @@ impl Judge<'_> {
             Some(_) => Base::Older(Box::new(version)),
         };
         self.put_authored(author, joined)?;
+        self.name_source(uuid, source)?;
         let mut row = self.txn.row(path)?;
         row.disk = now;
         row.base = base;
@@ -357,6 +368,7 @@ impl Judge<'_> {
                 return Ok(false);
             }
         };
+        self.txn.emptied(from)?;
         from_row.disk = None;
         from_row.base = Base::None;
         from_row.implied = false;

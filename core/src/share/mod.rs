@@ -8,6 +8,7 @@ pub mod archive_space;
 pub mod archived;
 mod batches;
 pub mod clock;
+pub mod faults;
 pub mod finish;
 pub mod folder;
 pub mod intents;
@@ -55,6 +56,7 @@ use crate::rng::Rng;
 use crate::share::archive_space::ArchiveSpace;
 use crate::share::archived::{LateWrites, Taken};
 use crate::share::clock::ClockWatch;
+use crate::share::faults::Faults;
 use crate::share::folder::Folder;
 use crate::share::layout::Fact;
 use crate::share::link::PeerLink;
@@ -113,6 +115,8 @@ pub struct Share {
     pub peers: PeerTable,
     /// Names that peers gave themselves.
     pub names: BTreeMap<PeerId, String>,
+    /// Versions that contradict others, by the member from which they came.
+    pub faults: Faults,
     /// Bytes received from each member and sent to it in this run, over links that have ended.
     pub traffic: BTreeMap<PeerId, (u64, u64)>,
     /// What the last commit stored.
@@ -210,6 +214,7 @@ impl Share {
             codes: CodeBook::default(),
             peers: PeerTable::default(),
             names: BTreeMap::new(),
+            faults: Faults::default(),
             traffic: BTreeMap::new(),
             progress: Progress::default(),
             links: BTreeMap::new(),
@@ -319,6 +324,7 @@ impl Share {
         }
         self.survey.without_base = !self.progress.looked_through;
         self.survey.live = self.progress.totals.files;
+        self.survey.grain = self.folder.grain;
         let (stored, freed) = (!self.pipeline.has_looks(), self.work.freed());
         self.survey.pump(ctx.now, stored, self.work.busy(), freed, ctx.out);
         while !self.pipeline.is_full() {

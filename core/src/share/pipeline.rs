@@ -45,6 +45,15 @@ pub enum Op {
         /// Whether it ends the answer to `database.get_updates`.
         current: bool,
     },
+    /// A peer asked for records.
+    Asked {
+        /// The link.
+        conn: ConnId,
+        /// What it knows.
+        since: Clock,
+        /// Where its last answer from here stood.
+        resume: Option<Resume>,
+    },
     /// The folder was looked at. One batch, which enters knowledge as one.
     Local(Vec<Observation>),
     /// Disk work ended.
@@ -84,7 +93,8 @@ impl Op {
     /// are needed, and a record which contents. What is missed nevertheless costs a load when it is its turn.
     fn trials(&self) -> u32 {
         match self {
-            Op::Remote { .. } | Op::Knowledge { .. } | Op::Finish { .. } | Op::LookedThrough { .. } => 0,
+            Op::Remote { .. } | Op::Knowledge { .. } | Op::Asked { .. } => 0,
+            Op::Finish { .. } | Op::LookedThrough { .. } => 0,
             Op::Local(_) => 1,
             Op::Plan(_) | Op::Resolve { .. } | Op::Reclaim { .. } => 2,
         }
@@ -93,7 +103,8 @@ impl Op {
     /// How much work an operation is, in records or paths.
     fn weight(&self) -> usize {
         match self {
-            Op::Remote { .. } | Op::Knowledge { .. } | Op::LookedThrough { .. } | Op::Resolve { .. } => 1,
+            Op::Remote { .. } | Op::Knowledge { .. } | Op::Asked { .. } => 1,
+            Op::LookedThrough { .. } | Op::Resolve { .. } => 1,
             Op::Local(items) => items.len(),
             Op::Finish { items, intents } => items.len() + intents.len(),
             Op::Plan(paths) => paths.len(),
@@ -111,6 +122,8 @@ pub struct Effects {
     pub from_link: Vec<(ConnId, u64)>,
     /// Links whose answer to `database.get_updates` is complete.
     pub caught_up: Vec<ConnId>,
+    /// Links whose peers asked for records, and what they said of what they have.
+    pub asked: Vec<(ConnId, Clock, Option<Resume>)>,
     /// Knowledge that peers told of themselves.
     pub peer_knowledge: Vec<(ConnId, Clock)>,
     /// The newest change of each author that something waits for.
@@ -121,12 +134,12 @@ pub struct Effects {
     pub archived: Vec<Kept>,
     /// Files that were taken out of the archive and have a record now.
     pub recorded: Vec<RelPath>,
-    /// Paths that failed, and want another version now.
-    pub newer: Vec<RelPath>,
     /// Contents that can be read here from now on.
     pub appeared: Vec<crate::ids::Sha256>,
     /// Sentences for the user.
     pub notices: Vec<alloc::string::String>,
+    /// Records from links whose keys are meant as paths and cannot be: how many, and one of the keys.
+    pub pathless: BTreeMap<ConnId, (u64, alloc::string::String)>,
     /// Links that broke a rule.
     pub misbehaved: Vec<(ConnId, &'static str)>,
     /// A peer knows changes of this peer's own identity that this store does not know (protocol §7, case c).
@@ -143,8 +156,8 @@ pub struct Effects {
     pub done_from: Vec<ConnId>,
     /// Where the answers of links stand.
     pub resume: BTreeMap<ConnId, Resume>,
-    /// Joins that showed that somebody broke the rules.
-    pub faults: u64,
+    /// Links over which versions came whose joins show that somebody broke the rules, once for each.
+    pub faults: Vec<ConnId>,
 }
 
 /// Where a batch is.

@@ -19,6 +19,7 @@ use crate::index::author::{self, Author, Unmade, WallCheck, latest_stored};
 use crate::index::check::check_limits;
 use crate::index::clock::Clock;
 use crate::index::codec::PeerTable;
+use crate::index::knowledge::Resume;
 use crate::index::merge;
 use crate::index::record::{EntryContent, Record};
 use crate::io::store::{Space, Write};
@@ -28,7 +29,7 @@ use crate::share::link::PeerLink;
 use crate::share::pipeline::{Effects, Op};
 use crate::share::progress::Progress;
 use crate::share::task::Task;
-use crate::share::txn::{Miss, Txn};
+use crate::share::txn::{Miss, Txn, is_pathless};
 use crate::share::waits::Awaiting;
 use crate::share::work::Work;
 use crate::time::WallTime;
@@ -78,7 +79,7 @@ pub fn prefetch(txn: &mut Txn, op: &Op) {
                 let _ = txn.row(&path);
             }
         }
-        Op::Knowledge { .. } | Op::LookedThrough { .. } => {}
+        Op::Knowledge { .. } | Op::Asked { .. } | Op::LookedThrough { .. } => {}
         Op::Resolve { path, .. } => drop(txn.row(path)),
         Op::Local(items) => items.iter().for_each(|item| drop(txn.row(&item.path))),
         Op::Finish { items, .. } => {
@@ -151,6 +152,10 @@ impl Judge<'_> {
                 self.effects.done_from.push(*conn);
                 self.remote(*conn, record)
             }
+            Op::Asked { conn, since, resume } => {
+                self.asked(*conn, since, *resume);
+                Ok(())
+            }
             Op::Knowledge { conn, knowledge, current } => {
                 self.effects.done_from.push(*conn);
                 self.knowledge(*conn, knowledge, *current);
@@ -222,11 +227,18 @@ impl Judge<'_> {
         self.links.get(&conn).is_some_and(|link| link.writer)
     }
 
+    /// Whether our own identity made a change to this record that this store does not know (protocol §7, case c). Of
+    /// what was written up to this run's beginning the store lacks nothing. And a record that is not known here may be
+    /// a conflict file: whoever sees the conflict makes it, with the clock of the content that lost.
+    fn is_lost(&self, stored: Option<&Record>, record: &Record) -> bool {
+        let own = |record: &Record| record.clock.get(self.keys.id());
+        let known = stored.map_or_else(|| self.progress.confirmed(), own);
+        own(record) > known.max(self.progress.run.revision)
+    }
+
     fn remote(&mut self, conn: ConnId, record: &Arc<Record>) -> Result<(), Miss> {
         let stored = self.txn.record(record.uuid)?;
-        let own = |record: &Arc<Record>| record.clock.get(self.keys.id());
-        if self.is_writer(conn) && own(record) > stored.as_ref().map_or(0, own) {
-            // Our own identity made a change to it that this store does not know (protocol §7, case c).
+        if self.is_writer(conn) && self.is_lost(stored.as_deref(), record) {
             self.effects.identity_lost = true;
             return Ok(());
         }
@@ -234,9 +246,12 @@ impl Judge<'_> {
             self.effects.misbehaved.push((conn, "a record names more peers than a share can have"));
             return Ok(());
         }
+        if is_pathless(record) && !record.deleted() {
+            let (count, _) = self.effects.pathless.entry(conn).or_insert_with(|| (0, record.key.clone()));
+            *count += 1;
+        }
         let Some(stored) = stored else {
             let marked = self.put_back(None, record.clone())?;
-            self.newer(&record.key);
             if !marked {
                 self.effects.from_link.push((conn, self.txn.arrival));
             }
@@ -244,18 +259,22 @@ impl Judge<'_> {
         };
         let merged = merge::merge(&stored, record);
         if let Some(fault) = merged.fault {
-            log::warn!("record {} of {conn:?}: {fault:?} join", record.uuid);
-            self.effects.faults += 1;
+            let who = self.links.get(&conn).map_or_else(|| conn.0.to_string(), |link| self.who(link.peer));
+            log::warn!(
+                "{who}: record {} contradicts what is known of the same change: {fault:?}",
+                record.uuid
+            );
+            self.effects.faults.push(conn);
         }
         if merged.changed && check_limits(&merged.record).is_err() {
             // Two legal versions whose join is none: the stored one stays, and the peer keeps its own.
-            self.effects.faults += 1;
+            self.effects.faults.push(conn);
             return Ok(());
         }
         if merged.changed {
-            let key = merged.record.key.clone();
-            let marked = self.put_back(Some(&stored), merged.record.into())?;
-            self.newer(&key);
+            let source = merge::forgotten_source(&stored, record, &merged.record);
+            let mut marked = self.put_back(Some(&stored), merged.record.into())?;
+            marked |= self.name_source(record.uuid, source)?;
             if !merged.answers && !marked {
                 self.effects.from_link.push((conn, self.txn.arrival));
             }
@@ -263,10 +282,37 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// A path that failed wants another version now, which may not fail.
-    fn newer(&mut self, key: &str) {
-        let failed = |path: &RelPath| self.work.failure(path).is_some();
-        self.effects.newer.extend(RelPath::from_key(key).filter(failed));
+    /// A conflict file that was edited by somebody who had not seen it give way stays one. Returns whether that was to
+    /// be said.
+    pub(super) fn name_source(&mut self, uuid: Uuid, source: Option<Uuid>) -> Result<bool, Miss> {
+        let Some(source) = source.filter(|_| self.may_author()) else { return Ok(false) };
+        let Some(stored) = self.txn.record(uuid)? else { return Ok(false) };
+        let mut author = self.author();
+        match author::name_source(&mut author, &stored, source) {
+            Ok(named) => self.put_authored(&author, named).map(|()| true),
+            Err(Unmade::Contradicted) => {
+                self.effects.identity_lost = true;
+                Ok(false)
+            }
+            // It is no less worth where that cannot be said.
+            Err(why) => {
+                log::error!("record {uuid}: cannot be listed as a conflict: {why:?}");
+                Ok(false)
+            }
+        }
+    }
+
+    /// A peer says what it has, before it is sent anything. If it is a writer, it knows no change of ours but those of
+    /// earlier runs: so ours are safe to tell from now on, to others as well.
+    fn asked(&mut self, conn: ConnId, since: &Clock, resume: Option<Resume>) {
+        if self.is_writer(conn) {
+            if since.get(self.keys.id()) > self.progress.confirmed() {
+                self.effects.identity_lost = true;
+                return;
+            }
+            self.progress.met = true;
+        }
+        self.effects.asked.push((conn, since.clone(), resume));
     }
 
     fn knowledge(&mut self, conn: ConnId, knowledge: &Clock, current: bool) {
@@ -282,7 +328,6 @@ impl Judge<'_> {
             self.progress.knowledge.join(knowledge);
             if current {
                 self.progress.caught_up = true;
-                self.progress.met = true;
                 self.effects.caught_up.push(conn);
             }
         }
@@ -472,7 +517,14 @@ impl Judge<'_> {
                 }
                 self.effects.tasks.push(Task::Remove { path: path.clone(), stamp });
             }
-            Step::LocalChange => self.effects.again.push(path.clone()),
+            Step::LocalChange => {
+                // The row may hold it already, found while a record wanted just this here: it is read once more, or
+                // the survey would find it unchanged.
+                if row.disk.as_mut().is_some_and(|disk| core::mem::take(&mut disk.settled)) {
+                    self.txn.put_row(path, row);
+                }
+                self.effects.again.push(path.clone());
+            }
             Step::Conflict => {
                 if let Some(loser) = base {
                     // Beside the winner, wherever that moved to meanwhile.

@@ -50,16 +50,18 @@ pub struct Progress {
     pub looked_through: bool,
     /// The latest time of any stored record, as [`crate::index::author::latest_stored`] collects it.
     pub latest: WallTime,
-    /// Where this run began, or an earlier one since which no writer's answer was taken in full.
+    /// Where this run began, or an earlier one since which no writer said what it has.
     pub run: RunStart,
-    /// Whether a writer's answer was taken in full in this run.
+    /// Whether a writer has said in this run what it has, and was told nothing before that.
     pub met: bool,
     /// Identities that were given up, the newest last; [`FORMER_MAX`] at most.
     pub former: Vec<Former>,
 }
 
-const FORMAT: u8 = 2;
-/// As [`FORMAT`], without what follows the knowledge.
+const FORMAT: u8 = 3;
+/// As [`FORMAT`], without the number of records without a path.
+const FORMAT_SECOND: u8 = 2;
+/// As [`FORMAT_SECOND`], without what follows the knowledge.
 const FORMAT_FIRST: u8 = 1;
 
 impl Progress {
@@ -69,13 +71,13 @@ impl Progress {
         out.push(FORMAT);
         let flags = [self.caught_up, self.looked_through, self.met];
         out.push((0..).zip(flags).map(|(bit, flag)| u8::from(flag) << bit).sum());
-        let Totals { files, bytes, pending, pending_bytes, conflicts } = self.totals;
+        let Totals { files, bytes, pending, pending_bytes, conflicts, pathless } = self.totals;
         for number in [self.revision, self.arrival, files, bytes, pending, pending_bytes, conflicts] {
             out.extend_from_slice(&number.to_be_bytes());
         }
         codec::encode_clock(&self.knowledge, peers, &mut out);
         out.extend_from_slice(&self.latest.0.to_be_bytes());
-        for number in [self.run.revision, self.run.arrival] {
+        for number in [self.run.revision, self.run.arrival, pathless] {
             out.extend_from_slice(&number.to_be_bytes());
         }
         for former in &self.former {
@@ -90,7 +92,7 @@ impl Progress {
     /// Reads the stored form.
     pub fn decode(bytes: &[u8], peers: &PeerTable) -> Result<Progress, Damaged> {
         let (&[format, flags], mut rest) = bytes.split_first_chunk::<2>().ok_or(Damaged)?;
-        if format != FORMAT && format != FORMAT_FIRST {
+        if !(FORMAT_FIRST..=FORMAT).contains(&format) {
             return Err(Damaged);
         }
         let (revision, arrival) = (number(&mut rest)?, number(&mut rest)?);
@@ -100,6 +102,7 @@ impl Progress {
             pending: number(&mut rest)?,
             pending_bytes: number(&mut rest)?,
             conflicts: number(&mut rest)?,
+            pathless: 0,
         };
         let knowledge = codec::decode_clock(&mut rest, peers)?;
         let (caught_up, looked_through) = (flags & 1 != 0, flags & 2 != 0);
@@ -119,6 +122,9 @@ impl Progress {
         }
         progress.latest = WallTime(number(&mut rest)?.cast_signed());
         progress.run = RunStart { revision: number(&mut rest)?, arrival: number(&mut rest)? };
+        if format != FORMAT_SECOND {
+            progress.totals.pathless = number(&mut rest)?;
+        }
         while let Some((id, tail)) = rest.split_first_chunk::<16>() {
             rest = tail;
             let (above, next, end) = (number(&mut rest)?, number(&mut rest)?, number(&mut rest)?);
@@ -195,6 +201,7 @@ mod tests {
         let mut progress = Progress { revision: 7, arrival: 9, caught_up: true, ..Progress::default() };
         progress.knowledge.set(PeerId([3; 16]), 12);
         progress.totals.bytes = u64::MAX;
+        progress.totals.pathless = 4;
         progress.latest = WallTime(-5);
         progress.met = true;
         progress.run = RunStart { revision: 5, arrival: 6 };
@@ -205,9 +212,17 @@ mod tests {
         let bytes = progress.encode(&mut peers);
         assert_eq!(Progress::decode(&bytes, &peers).as_ref(), Ok(&progress));
         assert_eq!(Progress::decode(&bytes[..bytes.len() - 1], &peers), Err(Damaged));
-        assert_eq!(Progress::decode(&[3, 0], &peers), Err(Damaged));
-        // As the first version wrote it.
-        let mut first = bytes[..bytes.len() - 24 - FORMER_MAX * 40].to_vec();
+        for format in [0, FORMAT + 1] {
+            let other = [&[format], &bytes[1..]].concat();
+            assert_eq!(Progress::decode(&other, &peers), Err(Damaged));
+        }
+        // As earlier versions wrote it.
+        let tail = bytes.len() - FORMER_MAX * 40;
+        let second = [&[FORMAT_SECOND], &bytes[1..tail - 8], &bytes[tail..]].concat();
+        let mut read = Progress::decode(&second, &peers).unwrap();
+        assert_eq!(core::mem::replace(&mut read.totals.pathless, 4), 0);
+        assert_eq!(read, progress);
+        let mut first = bytes[..tail - 32].to_vec();
         first[0] = FORMAT_FIRST;
         let read = Progress::decode(&first, &peers).unwrap();
         assert_eq!((read.knowledge, read.run), (progress.knowledge, RunStart { revision: 7, arrival: 9 }));

@@ -4,19 +4,19 @@
 use alloc::borrow::ToOwned;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::club::keys::Club;
 use crate::club::level::Level;
 use crate::engine::command::{ShareState, ShareStatus};
 use crate::files::path::RelPath;
-use crate::ids::{PeerId, RootId};
+use crate::ids::{ConnId, PeerId, RootId};
 use crate::io::DiskError;
 use crate::io::store::{Space, StoreError, Write};
 use crate::share::folder::Trouble;
 use crate::share::link::PeerLink;
-use crate::share::{Membership, Share, layout, place, work};
+use crate::share::{Ctx, Membership, Share, faults, layout, place, work};
 use crate::time::Instant;
 
 /// Paths that cannot be read and are named in a status.
@@ -73,7 +73,11 @@ pub fn store_sentence(error: StoreError) -> &'static str {
 /// What is wrong with a share's folder, and what to do.
 pub fn folder_sentence(trouble: Trouble, path: &str) -> String {
     match trouble {
-        Trouble::Unreachable(DiskError::NotFound | DiskError::RootMissing) => format!(
+        Trouble::Unreachable(DiskError::RootMissing) => format!(
+            "{path} is gone, or another folder is in its place. Mount its volume or bring the folder back, or detach \
+             the share; nothing is deleted meanwhile."
+        ),
+        Trouble::Unreachable(DiskError::NotFound) => format!(
             "{path} is not there. Mount its volume or bring the folder back, or detach the share; nothing is deleted \
              meanwhile."
         ),
@@ -203,6 +207,17 @@ impl Share {
         problems.extend(self.wait_problems(now));
         problems.extend(self.failed_paths());
         problems.extend(self.archive_problem());
+        problems.extend(match self.progress.totals.pathless {
+            0 => None,
+            1 => Some(
+                "A member told of a path that cannot be; no file comes of it, and the log names it."
+                    .to_owned(),
+            ),
+            count => Some(format!(
+                "Members told of {count} paths that cannot be; no files come of them, and the log names some."
+            )),
+        });
+        problems.extend(self.fault_problems());
         let waiting = self.progress.totals.pending.saturating_sub(self.failed_count());
         if waiting > 0 && self.state() == ShareState::Attention {
             problems.push(match waiting {
@@ -254,6 +269,22 @@ impl Share {
                  at least. What you can spare of it may be deleted from .clearskies/archive.",
                 shown_bytes(used)
             )
+        })
+    }
+
+    /// The peer at the other end of a link, for the log: what it calls its computer, and its address.
+    pub(super) fn who(&self, ctx: &Ctx<'_>, conn: ConnId) -> String {
+        let Some(link) = ctx.links.all.get(&conn) else { return "a peer that is gone".to_owned() };
+        let name = link.peer.and_then(|peer| self.names.get(&peer)).filter(|name| !name.is_empty());
+        name.map_or_else(|| link.addr.to_string(), |name| format!("{name} ({})", link.addr))
+    }
+
+    /// Sentences about members from whom much came that contradicts other versions.
+    fn fault_problems(&self) -> impl Iterator<Item = String> {
+        self.faults.told().take(NAMED_MAX).map(|(peer, count)| {
+            let name = self.names.get(&peer).filter(|name| !name.is_empty());
+            let who = name.cloned().unwrap_or_else(|| super::short_id(peer));
+            faults::sentence(&who, count)
         })
     }
 

@@ -8,6 +8,7 @@
 
 mod absent;
 mod contents;
+mod hints;
 mod large;
 mod result;
 
@@ -20,20 +21,19 @@ use crate::engine::outbox::Outbox;
 use crate::files::budget::DeleteBudget;
 use crate::files::local::Found;
 use crate::files::path::RelPath;
-use crate::files::reconcile::{InodeKey, Merge, Observation as Seen, present};
+use crate::files::reconcile::{GRAIN_DEFAULT, InodeKey, Merge, Observation as Seen};
 use crate::files::row::{DiskState, PathRow};
 use crate::ids::{RootId, Token};
 use crate::index::codec::PeerTable;
-use crate::index::record::EntryContent;
 use crate::io::disk::{Kind, Stamp};
-use crate::io::store::{Query, Space, StoreDone, StoreError, StoreOp};
+use crate::io::store::{Query, Row, Space, StoreDone, StoreError, StoreOp};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::share::layout;
 use crate::share::local::{Observation, Vanished};
 use crate::share::survey::absent::Held;
 use crate::share::survey::large::Large;
 use crate::share::unusable::Unusable;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, WallTime};
 
 /// A path is looked at once it was quiet for this long,
 const QUIET: Duration = Duration::from_millis(100);
@@ -119,12 +119,13 @@ enum Ask {
     Walk,
     Rows,
     GoneRows(RelPath),
-    Hash(Vec<usize>),
+    /// Since when; so too below.
+    Hash(Vec<usize>, WallTime),
     Check,
     /// Whether anything is left in the folder; the number of the walk.
     Left(u64),
     /// Contents that have a queue of their own.
-    HashLarge(Vec<RelPath>),
+    HashLarge(Vec<RelPath>, WallTime),
     Forget,
 }
 
@@ -132,6 +133,8 @@ enum Ask {
 #[derive(Debug)]
 pub struct Survey {
     root: RootId,
+    /// As in [`DiskDone::Opened`].
+    pub grain: Duration,
     hints: BTreeMap<RelPath, Hint>,
     /// Paths that were in work when a pass began that concerns them: they are looked at again after that work.
     waiting: BTreeSet<RelPath>,
@@ -146,7 +149,8 @@ pub struct Survey {
     began: Instant,
     hinted: Vec<RelPath>,
     stamps: Option<Vec<Result<Stamp, DiskError>>>,
-    hint_rows: Option<Vec<PathRow>>,
+    /// Of each hinted path its row, and whether there are rows beneath it.
+    hint_rows: Option<Vec<(PathRow, bool)>>,
     walks: VecDeque<RelPath>,
     walking: Option<Walking>,
     next_walk: u64,
@@ -211,6 +215,7 @@ impl Survey {
     pub fn new(root: RootId) -> Survey {
         Survey {
             root,
+            grain: GRAIN_DEFAULT,
             hints: BTreeMap::new(),
             waiting: BTreeSet::new(),
             freed: 0,
@@ -378,7 +383,7 @@ impl Survey {
             self.hash(now, out);
         }
         // Behind the steps that find them: nothing else may call for this.
-        self.hash_large(out);
+        self.hash_large(now, out);
     }
 
     fn begin(&mut self, now: Now, busy: &BTreeSet<RelPath>, out: &mut Outbox) {
@@ -445,71 +450,13 @@ impl Survey {
         self.step = Step::Hints;
         let token = out.disk(DiskOp::Stat { root: self.root, paths: self.hinted.clone() });
         self.asks.insert(token, Ask::Stamps);
-        let get = |path: &RelPath| Query::Get { space: Space::Path, key: layout::path_key(self.root, path) };
+        // Two rows tell whether anything at all lies beneath.
+        let get = |path: &RelPath| {
+            let (start, (_, end)) = (layout::path_key(self.root, path), layout::beneath(self.root, path));
+            Query::Range { space: Space::Path, start, end, limit: 2 }
+        };
         let token = out.store(StoreOp::Load { queries: self.hinted.iter().map(get).collect() });
         self.asks.insert(token, Ask::HintRows);
-    }
-
-    /// Stamps and rows of the hinted paths are here.
-    fn judge_hints(&mut self, now: Now) {
-        // The one that comes first waits for the other.
-        let (Some(stamps), Some(rows)) = (&mut self.stamps, &mut self.hint_rows) else { return };
-        let (stamps, rows) = (core::mem::take(stamps), core::mem::take(rows));
-        (self.stamps, self.hint_rows) = (None, None);
-        let mut walks: Vec<RelPath> = Vec::new();
-        for ((path, stamp), row) in core::mem::take(&mut self.hinted).into_iter().zip(stamps).zip(rows) {
-            let was_dir = row.content() == Some(&EntryContent::Dir);
-            match stamp {
-                Ok(stamp) => {
-                    let back = self.missing.remove(&path).is_some() | self.held.remove(&path);
-                    self.note_kind(&path, stamp.kind);
-                    let is_dir = stamp.kind == Kind::Dir;
-                    if was_dir && !is_dir {
-                        self.gone_dirs.push(path.clone());
-                    }
-                    let walked = |disk: &DiskState| disk.settled && disk.stamp.inode == stamp.inode;
-                    let same_dir = row.disk.as_ref().is_some_and(walked);
-                    // What lies in a directory that could not be read was never seen; and with a directory that was
-                    // gone all that it holds is back.
-                    let unseen = is_dir && self.unreadable.remove(&path).is_some();
-                    if is_dir && (back || unseen || !(was_dir && same_dir)) {
-                        walks.push(path.clone());
-                    }
-                    let seen = present(stamp, row);
-                    if is_dir {
-                        self.hint_unreadable_in(&path, now);
-                    } else if matches!(seen, Seen::Same) {
-                        self.unreadable.remove(&path);
-                    }
-                    self.take(path, seen);
-                }
-                Err(DiskError::NotFound | DiskError::WrongKind) => {
-                    self.unreadable.retain(|known, _| !known.starts_with(&path));
-                    self.special.remove(&path);
-                    self.unusable.forget(&path);
-                    self.large.forget(&path);
-                    if was_dir {
-                        self.gone_dirs.push(path.clone());
-                    }
-                    if row.disk.is_some() {
-                        self.gone.push((path, row));
-                    } else {
-                        self.missing.remove(&path);
-                        self.held.remove(&path);
-                    }
-                }
-                Err(error) => {
-                    self.note_unreadable(path, error);
-                }
-            }
-        }
-        // A directory within another one that is walked is walked with it.
-        for dir in walks {
-            if !self.walks.iter().any(|outer| dir.starts_with(outer)) {
-                self.walks.push_back(dir);
-            }
-        }
-        self.step = Step::Gather;
     }
 
     fn take(&mut self, path: RelPath, seen: Seen) {
@@ -670,8 +617,8 @@ impl Survey {
                 self.judge_hints(now);
             }
             Ask::Walk => self.walked(result),
-            Ask::Hash(batch) => self.hash_done(&batch, result, now),
-            Ask::HashLarge(paths) => self.large_hashed(paths, result, now),
+            Ask::Hash(batch, since) => self.hash_done(&batch, result, since, now),
+            Ask::HashLarge(paths, since) => self.large_hashed(paths, result, since, now),
             Ask::Check => match result {
                 Ok(DiskDone::Marker(marker)) => {
                     self.root_lost = Some(Ok(marker));
@@ -736,10 +683,12 @@ impl Survey {
         };
         match ask {
             Ask::HintRows => {
-                let row = |rows: &Vec<(Vec<u8>, Vec<u8>)>| {
-                    rows.first().and_then(|(_, value)| PathRow::decode(value, peers).ok()).unwrap_or_default()
+                let row = |(path, rows): (&RelPath, &Vec<Row>)| {
+                    let own = rows.first().filter(|(key, _)| *key == layout::path_key(self.root, path));
+                    let row = own.and_then(|(_, value)| PathRow::decode(value, peers).ok());
+                    (row.unwrap_or_default(), rows.len() > usize::from(own.is_some()))
                 };
-                self.hint_rows = Some(answers.iter().map(row).collect());
+                self.hint_rows = Some(self.hinted.iter().zip(&answers).map(row).collect());
                 self.judge_hints(now);
             }
             Ask::Rows => {

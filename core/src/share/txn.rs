@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
-use crate::files::path::RelPath;
+use crate::files::path::{PathError, RelPath};
 use crate::files::row::{Base, PathRow};
 use crate::files::serve::content_key;
 use crate::ids::{RootId, Sha256, Uuid};
@@ -70,6 +70,8 @@ pub struct Totals {
     pub pending_bytes: u64,
     /// Live conflict files.
     pub conflicts: u64,
+    /// Live records whose key is meant as a path and cannot be one; they count nowhere else.
+    pub pathless: u64,
 }
 
 /// What a transaction changed, for one whose view of the store is older.
@@ -368,17 +370,22 @@ impl Txn {
             self.put_row(path, row);
         }
         if let Some(old) = &old {
-            self.count(old, false);
+            self.count(old, old_path.is_some(), false);
         }
-        self.count(&record, true);
+        self.count(&record, new_path.is_some(), true);
         self.arrival += 1;
         let stored = StoredRecord { record, arrival: self.arrival };
         self.new_records.insert(uuid, stored);
         Ok(())
     }
 
-    fn count(&mut self, record: &Record, add: bool) {
+    fn count(&mut self, record: &Record, has_path: bool, add: bool) {
         if record.deleted() {
+            return;
+        }
+        if !has_path {
+            let (pathless, one) = (&mut self.totals.pathless, u64::from(is_pathless(record)));
+            *pathless = if add { *pathless + one } else { pathless.saturating_sub(one) };
             return;
         }
         let Value::Entry(entry) = &record.value else { return };
@@ -388,13 +395,14 @@ impl Txn {
             EntryContent::Dir | EntryContent::Link(_) => (0, 0),
         };
         let Totals { files, bytes, conflicts, .. } = &mut self.totals;
+        // Sums wrap: sizes are claims, and what is added of a false one goes again with it.
         if add {
             *files += file;
-            *bytes = bytes.saturating_add(size);
+            *bytes = bytes.wrapping_add(size);
             *conflicts += conflict;
         } else {
             *files = files.saturating_sub(file);
-            *bytes = bytes.saturating_sub(size);
+            *bytes = bytes.wrapping_sub(size);
             *conflicts = conflicts.saturating_sub(conflict);
         }
     }
@@ -446,6 +454,11 @@ impl Txn {
         });
         self.new_rows = rows;
         writes
+    }
+
+    /// The paths of all records that this transaction changes.
+    pub fn new_keys(&self) -> impl Iterator<Item = RelPath> {
+        self.new_records.values().filter_map(|stored| RelPath::from_key(&stored.record.key))
     }
 
     /// What [`Txn::writes`] wrote.
@@ -501,12 +514,12 @@ impl Txn {
             let key = layout::path_key(root, path);
             if let Some(bytes) = old.pending {
                 self.totals.pending = self.totals.pending.saturating_sub(1);
-                self.totals.pending_bytes = self.totals.pending_bytes.saturating_sub(bytes);
+                self.totals.pending_bytes = self.totals.pending_bytes.wrapping_sub(bytes);
             }
             match new.pending {
                 Some(bytes) => {
                     self.totals.pending += 1;
-                    self.totals.pending_bytes = self.totals.pending_bytes.saturating_add(bytes);
+                    self.totals.pending_bytes = self.totals.pending_bytes.wrapping_add(bytes);
                     if old.pending.is_none() {
                         writes.push(Write::Put { space: Space::Pending, key, value: Vec::new() });
                     }
@@ -543,6 +556,11 @@ impl Txn {
         };
         Some(row.live.iter().map(size).max().unwrap_or(0))
     }
+}
+
+/// Whether a record's key is meant as a path and cannot be one (protocol §8).
+pub fn is_pathless(record: &Record) -> bool {
+    matches!(RelPath::check_key(&record.key), Err(why) if why != PathError::NotAPath)
 }
 
 /// Whether two versions of a record look the same on disk: then content that is the one is the other as well.

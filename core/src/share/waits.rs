@@ -2,7 +2,8 @@
 //! records under one key"). Says who is waited for and until when; what waits is decided elsewhere.
 //!
 //! The hour is counted for each author: from the moment when its newest missing change became known, or when it left,
-//! whichever is later. Nothing of it is stored, so a start begins it anew.
+//! whichever is later. Nothing of it is stored, so a start begins it anew. For a former identity of this very node it
+//! is two minutes.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -14,10 +15,14 @@ use crate::index::clock::Clock;
 use crate::index::record::Record;
 use crate::share::Share;
 use crate::share::link::PeerLink;
+use crate::share::progress::Former;
 use crate::time::Instant;
 
 /// How long an absent author's changes are waited for (protocol §7).
 pub const ABSENT_WAIT: Duration = Duration::from_secs(60 * 60);
+/// How long is waited for changes of an identity that this node itself gave up: nobody comes back under it, so this is
+/// the time in which the members that hold them connect.
+pub const FORMER_WAIT: Duration = Duration::from_secs(2 * 60);
 /// What is waited for no longer than this is no news to anybody.
 const TOLD_AFTER: Duration = Duration::from_secs(60);
 
@@ -27,8 +32,16 @@ struct Wait {
     /// The largest revision that a stored version names and knowledge does not cover.
     rev: u64,
     since: Instant,
-    /// Whether what waits was looked at since the hour was over.
+    /// How long.
+    span: Duration,
+    /// Whether what waits was looked at since that was over.
     woken: bool,
+}
+
+impl Wait {
+    fn is_over(&self, now: Instant) -> bool {
+        now.since(self.since) >= self.span
+    }
 }
 
 /// Who is waited for; at most as many as a share has peers.
@@ -36,11 +49,13 @@ struct Wait {
 pub struct Waits(BTreeMap<PeerId, Wait>);
 
 impl Waits {
-    /// Versions name these changes, and knowledge does not cover them.
-    pub fn note(&mut self, missing: &Clock, knowledge: &Clock, now: Instant) {
+    /// Versions name these changes, and knowledge does not cover them; `former` are identities that this node gave up.
+    pub fn note(&mut self, missing: &Clock, knowledge: &Clock, former: &[Former], now: Instant) {
         for (peer, rev) in missing.iter().filter(|(peer, rev)| !knowledge.covers_dot(*peer, *rev)) {
             if self.0.get(&peer).is_none_or(|wait| wait.rev < rev) {
-                self.0.insert(peer, Wait { rev, since: now, woken: false });
+                let own = former.iter().any(|former| former.id == peer);
+                let span = if own { FORMER_WAIT } else { ABSENT_WAIT };
+                self.0.insert(peer, Wait { rev, since: now, span, woken: false });
             }
         }
         self.0.retain(|peer, wait| !knowledge.covers_dot(*peer, wait.rev));
@@ -55,14 +70,14 @@ impl Waits {
 
     /// Whether a change is waited for no longer, although it is not known.
     fn is_over(&self, peer: PeerId, rev: u64, now: Instant) -> bool {
-        self.0.get(&peer).is_some_and(|wait| wait.rev >= rev && now.since(wait.since) >= ABSENT_WAIT)
+        self.0.get(&peer).is_some_and(|wait| wait.rev >= rev && wait.is_over(now))
     }
 
     /// Notes whose hour is over; whether what waits is to be looked at.
     fn wake(&mut self, links: &BTreeMap<ConnId, PeerLink>, now: Instant) -> bool {
         let mut any = false;
         for (peer, wait) in &mut self.0 {
-            if !wait.woken && now.since(wait.since) >= ABSENT_WAIT && is_absent(*peer, links) {
+            if !wait.woken && wait.is_over(now) && is_absent(*peer, links) {
                 wait.woken = true;
                 any = true;
             }
@@ -117,7 +132,7 @@ impl Share {
     pub(super) fn waits_timeout(&self) -> Option<Instant> {
         let waits = self.waits.0.iter();
         let open = waits.filter(|(peer, wait)| !wait.woken && is_absent(**peer, &self.links));
-        open.map(|(_, wait)| wait.since.plus(ABSENT_WAIT)).min()
+        open.map(|(_, wait)| wait.since.plus(wait.span)).min()
     }
 
     /// Has what waits looked at where an hour is over.
@@ -135,8 +150,9 @@ impl Share {
         if !is_absent(peer, &self.links) {
             return format!("Changes of {who} that others build on are still to come; {who} is connected.");
         }
-        let waited = self.waits.0.get(&peer).map_or(Duration::ZERO, |wait| now.since(wait.since));
-        let minutes = ABSENT_WAIT.saturating_sub(waited).as_secs().div_ceil(60);
+        let wait = self.waits.0.get(&peer);
+        let left = wait.map_or(ABSENT_WAIT, |wait| wait.span.saturating_sub(now.since(wait.since)));
+        let minutes = left.as_secs().div_ceil(60);
         format!(
             "Changes of {who} that others build on have not arrived, and {who} is not connected; what waits for them \
              goes on when they come, or in {minutes} minutes."
@@ -148,7 +164,7 @@ impl Share {
         let waits = self.waits.0.iter().filter(|_| self.progress.totals.pending > 0);
         let told = waits.filter(move |(peer, wait)| {
             let waited = now.since(wait.since);
-            (TOLD_AFTER..ABSENT_WAIT).contains(&waited) && is_absent(**peer, &self.links)
+            (TOLD_AFTER..wait.span).contains(&waited) && is_absent(**peer, &self.links)
         });
         told.map(move |(peer, _)| self.wait_sentence(*peer, now))
     }
@@ -173,23 +189,32 @@ mod tests {
     fn an_absent_author_is_waited_for_an_hour() {
         let (mut all, links, none) = (Waits::default(), BTreeMap::new(), Clock::new());
         assert!(waits(&all, &links, at(10_000)), "what nobody has noted has not waited");
-        all.note(&Clock::of(peer(1), 1), &none, at(0));
+        all.note(&Clock::of(peer(1), 1), &none, &[], at(0));
         assert!(waits(&all, &links, at(3599)));
         assert!(!all.wake(&links, at(3599)));
         assert!(!waits(&all, &links, at(3600)));
         assert!(all.wake(&links, at(3600)) && !all.wake(&links, at(3601)), "once");
         // Noted again it goes on; a newer change begins anew.
-        all.note(&Clock::of(peer(1), 1), &none, at(3700));
+        all.note(&Clock::of(peer(1), 1), &none, &[], at(3700));
         assert!(!waits(&all, &links, at(3700)));
-        all.note(&Clock::of(peer(1), 2), &none, at(3800));
+        all.note(&Clock::of(peer(1), 2), &none, &[], at(3800));
         assert!(waits(&all, &links, at(3800 + 3599)) && !waits(&all, &links, at(3800 + 3600)));
+    }
+
+    #[test]
+    fn a_former_identity_of_this_node_is_waited_for_no_longer_than_two_minutes() {
+        let (mut all, links) = (Waits::default(), BTreeMap::new());
+        let former = Former { id: peer(1), above: 0, next: 1, end: 0 };
+        all.note(&Clock::of(peer(1), 1), &Clock::new(), &[former], at(0));
+        assert!(waits(&all, &links, at(119)) && !waits(&all, &links, at(120)));
+        assert!(all.wake(&links, at(120)));
     }
 
     #[test]
     fn whoever_leaves_has_the_hour_anew_and_whoever_is_there_is_waited_for() {
         let (mut all, mut links, none) = (Waits::default(), BTreeMap::new(), Clock::new());
         links.insert(ConnId(1), PeerLink::new(peer(1), true, at(0)));
-        all.note(&Clock::of(peer(1), 1), &none, at(0));
+        all.note(&Clock::of(peer(1), 1), &none, &[], at(0));
         assert!(waits(&all, &links, at(100_000)) && !all.wake(&links, at(100_000)));
         links.clear();
         all.left(peer(1), at(100_000));
@@ -201,11 +226,11 @@ mod tests {
         let (mut all, links) = (Waits::default(), BTreeMap::new());
         let record = file(&mut author(1), "/a", 1);
         let known = record.clock.clone();
-        all.note(&Clock::of(peer(1), 1), &Clock::new(), at(0));
+        all.note(&Clock::of(peer(1), 1), &Clock::new(), &[], at(0));
         assert_eq!(Awaiting { waits: &all, links: &links, now: at(1) }.missing(&known, &record).next(), None);
-        all.note(&Clock::new(), &known, at(2));
+        all.note(&Clock::new(), &known, &[], at(2));
         assert!(all.0.is_empty());
-        all.note(&known, &known, at(2));
+        all.note(&known, &known, &[], at(2));
         assert!(all.0.is_empty());
     }
 }

@@ -420,6 +420,9 @@ impl Work {
                 }
             }
         }
+        // A failure that is not remembered has no pause: then giving up sooner would only mean asking more often.
+        let remembers = self.failures.len() < FAILURES_MAX;
+        self.fetcher.set_crowded(remembers && !self.waiting_wants.is_empty());
     }
 
     fn take_want(&mut self, id: u64) -> Option<(RelPath, Arc<Record>, Option<Stamp>)> {

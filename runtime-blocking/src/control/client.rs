@@ -46,6 +46,9 @@ impl Client {
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(None),
             greeting => greeting?.unwrap_or_default(),
         };
+        if let Some(said) = greeting["message"].as_str() {
+            return Err(io::Error::other(said.to_owned()));
+        }
         if greeting["service"] != super::SERVICE || greeting["protocol"] != super::PROTOCOL {
             return Err(io::Error::other("another program, or another version of this one, answers there"));
         }

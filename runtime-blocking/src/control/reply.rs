@@ -15,6 +15,12 @@ use serde_json::{Value, json};
 use super::request::Shape;
 use crate::utc;
 
+/// What is said in place of the greeting to a client beyond the last one.
+pub(crate) fn crowded(clients: usize) -> Value {
+    let message = format!("The daemon talks to {clients} programs already; end one of them and try again.");
+    error(&CommandError { code: "limit", message })
+}
+
 /// The greeting.
 pub(crate) fn greeting() -> Value {
     json!({ "service": super::SERVICE, "software": crate::SOFTWARE, "protocol": super::PROTOCOL })

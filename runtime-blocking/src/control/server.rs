@@ -199,6 +199,8 @@ impl Server {
 
     fn add(&mut self, registry: &Registry, mut stream: UnixStream) {
         let Some(number) = (1..=CLIENTS_MAX).find(|number| !self.clients.contains_key(number)) else {
+            // A line fits the buffer of a socket to which nothing was written yet.
+            let _ = writeln!(stream, "{}", reply::crowded(CLIENTS_MAX));
             return log::warn!("there are {CLIENTS_MAX} control clients, and no more are served");
         };
         let token = Token(self.first.0 + number);

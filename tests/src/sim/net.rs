@@ -214,8 +214,12 @@ impl Net {
     /// How many of `len` bytes go in one piece: one at least.
     pub fn piece(&mut self, len: usize) -> usize {
         let max = len.min(self.conditions.piece_bytes_max).max(1) as u64;
-        // Mostly large pieces, and often enough tiny ones.
-        let max = if self.rng.below(8) == 0 { max.min(16) } else { max };
+        // Mostly whole, and often enough cut anywhere, or into tiny pieces.
+        let max = match self.rng.below(16) {
+            0 => max.min(16),
+            1..=3 => max,
+            _ => return usize::try_from(max).unwrap_or(1),
+        };
         usize::try_from(1 + self.rng.below(max)).unwrap_or(1)
     }
 }

@@ -38,12 +38,16 @@ pub struct SimNode {
     pub home: &'static str,
     /// How far its wall clock is from the true time, in nanoseconds.
     pub clock_offset_ns: i64,
+    /// When its engine wants to be called, if it was asked since its last call.
+    pub(super) wakes: Option<Option<Instant>>,
     /// Counts starts; what an earlier one had ordered is dropped.
     pub run: u32,
     /// Outcomes of commands that nobody has taken.
     pub replies: BTreeMap<CommandId, Result<Reply, CommandError>>,
     /// What it told its user, oldest first.
     pub notices: Vec<String>,
+    /// Outputs of its engines to disk and store.
+    pub outputs: u64,
     /// Whether the engine said that it may end.
     pub stopped: bool,
     /// The file beside the store.
@@ -52,7 +56,8 @@ pub struct SimNode {
     pub(super) machine_restarted: bool,
     pub(super) conns: BTreeMap<ConnId, (LinkId, usize)>,
     pub(super) dialing: BTreeSet<ConnId>,
-    pub(super) store_free: Instant,
+    /// Until then its store is busy.
+    pub store_free: Instant,
     pub(super) temps_free: BTreeMap<(RootId, TempId), Instant>,
 }
 
@@ -68,9 +73,11 @@ impl SimNode {
             lan: true,
             home: HOME,
             clock_offset_ns: 0,
+            wakes: None,
             run: 0,
             replies: BTreeMap::new(),
             notices: Vec::new(),
+            outputs: 0,
             stopped: false,
             token: None,
             clean: true,

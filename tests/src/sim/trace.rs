@@ -16,18 +16,23 @@ pub struct Trace {
     lines: VecDeque<String>,
     /// Whether lines are also printed as they come.
     pub print: bool,
+    /// Whether there is a log at all; without one a world is much faster.
+    pub on: bool,
 }
 
 impl Default for Trace {
     fn default() -> Trace {
         let print = std::env::var_os("SIM_TRACE").is_some();
-        Trace { digest: 0xcbf2_9ce4_8422_2325, count: 0, lines: VecDeque::new(), print }
+        Trace { digest: 0xcbf2_9ce4_8422_2325, count: 0, lines: VecDeque::new(), print, on: true }
     }
 }
 
 impl Trace {
     /// Adds a line.
     pub fn note(&mut self, at: Instant, line: fmt::Arguments<'_>) {
+        if !self.on {
+            return;
+        }
         let full = self.lines.len() == LINES_MAX;
         let mut text = if full { self.lines.pop_front().unwrap_or_default() } else { String::new() };
         text.clear();

@@ -2,6 +2,7 @@
 //! is heard by the watcher. Paths are absolute.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use clearskies_core::files::path::RelPath;
 use clearskies_core::io::DiskError;
@@ -37,6 +38,9 @@ impl std::fmt::Debug for Item {
 /// A tree by path.
 pub type Tree = BTreeMap<String, Item>;
 
+/// What each path is, with the bytes of files.
+pub type Entries = BTreeMap<String, (Kind, Option<Arc<Vec<u8>>>)>;
+
 impl SimDisk {
     fn split<'a>(&self, path: &'a str) -> Result<(u64, &'a [u8]), DiskError> {
         let (above, name) = path.rsplit_once('/').ok_or(DiskError::NotFound)?;
@@ -65,6 +69,7 @@ impl SimDisk {
                 let body = Body::File { data: Vec::new().into(), sha256: None, flushed: true };
                 let inode = self.fs.make(body, 0o666 & !UMASK)?;
                 self.fs.attach(dir, name, inode)?;
+                self.touched(dir, name);
                 inode
             }
             Err(error) => return Err(error),
@@ -208,6 +213,12 @@ impl SimDisk {
         }
     }
 
+    /// What is in a directory, by name; nothing where there is none.
+    pub fn names(&self, path: &str) -> Vec<String> {
+        let names = self.absolute(path).and_then(|dir| self.fs.list(dir)).unwrap_or_default();
+        names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
     /// A folder's tree, without the program's own folder.
     pub fn tree(&self, path: &str) -> Tree {
         let mut tree = Tree::new();
@@ -216,6 +227,32 @@ impl SimDisk {
             tree.retain(|path, _| path != ".clearskies" && !path.starts_with(".clearskies/"));
         }
         tree
+    }
+
+    /// A folder's paths in the order of [`SimDisk::tree`], with the bytes of files, which are not copied.
+    pub fn entries(&self, path: &str) -> Entries {
+        let mut entries = BTreeMap::new();
+        if let Ok(dir) = self.absolute(path) {
+            self.gather(dir, "", &mut entries);
+        }
+        entries
+    }
+
+    fn gather(&self, dir: u64, above: &str, entries: &mut Entries) {
+        let Body::Dir(names) = &self.fs.node(dir).body else { return };
+        for (name, inode) in names.iter().filter(|(name, _)| !above.is_empty() || *name != b".clearskies") {
+            let path = format!("{above}{}", String::from_utf8_lossy(name));
+            let entry = match &self.fs.node(*inode).body {
+                Body::Dir(_) => {
+                    self.gather(*inode, &format!("{path}/"), entries);
+                    (Kind::Dir, None)
+                }
+                Body::File { data, .. } => (Kind::File, Some(Arc::clone(data))),
+                Body::Link(_) => (Kind::Link, None),
+                Body::Other => continue,
+            };
+            entries.insert(path, entry);
+        }
     }
 
     fn grow(&self, dir: u64, above: &str, tree: &mut Tree) {

@@ -127,7 +127,7 @@ pub(crate) fn opens_what_is_a_folder(bench: &mut dyn Bench) {
     let open = |path: &str, create| DiskOp::OpenRoot { root: ROOT, path: path.into(), create };
     let done = bench.run(open(&folder, false));
     assert!(
-        matches!(&done, Ok(DiskDone::Opened { marker: None, empty: true, path }) if *path == folder),
+        matches!(&done, Ok(DiskDone::Opened { marker: None, empty: true, path, .. }) if *path == folder),
         "{done:?}"
     );
     assert_eq!(bench.run(open(&format!("{folder}/none"), false)), Err(DiskError::NotFound));

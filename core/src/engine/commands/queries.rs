@@ -352,6 +352,8 @@ fn sentences(share: &Share, path: &RelPath, txn: &mut Txn, now: Instant) -> Resu
             problems.push(Problem::ReadOnly);
             plan::put_back(&view)
         }
+        // The disk is as it should be, but of two records under the name one is still to be given another.
+        Step::Nothing if live.len() > 1 => Step::Wait(if known { Reason::Hidden } else { Reason::NotKnown }),
         step => step,
     };
     if let (Step::Wait(Reason::NotKnown), Some((peer, _))) = (&step, missing) {

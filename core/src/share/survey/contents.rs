@@ -10,11 +10,11 @@ use crate::files::row::DiskState;
 use crate::index::record::EntryContent;
 use crate::io::disk::{Hashed, HashedContent, Kind};
 use crate::io::{DiskDone, DiskError, DiskOp};
-use crate::time::Now;
+use crate::time::{Now, WallTime};
 
 impl Survey {
     pub(super) fn hash(&mut self, now: Now, out: &mut Outbox) {
-        let under_way = self.asks.values().filter(|ask| matches!(ask, Ask::Hash(_))).count();
+        let under_way = self.asks.values().filter(|ask| matches!(ask, Ask::Hash(..))).count();
         for _ in under_way..HASHES_MAX {
             let mut batch = Vec::new();
             let mut bytes = 0;
@@ -38,14 +38,20 @@ impl Survey {
             }
             let paths = batch.iter().map(|&at| self.todo[at].path.clone()).collect();
             let token = out.disk(DiskOp::Hash { root: self.root, paths });
-            self.asks.insert(token, Ask::Hash(batch));
+            self.asks.insert(token, Ask::Hash(batch, now.wall));
         }
-        if !self.asks.values().any(|ask| matches!(ask, Ask::Hash(_))) {
+        if !self.asks.values().any(|ask| matches!(ask, Ask::Hash(..))) {
             self.hashed(now, out);
         }
     }
 
-    pub(super) fn hash_done(&mut self, batch: &[usize], result: Result<DiskDone, DiskError>, now: Now) {
+    pub(super) fn hash_done(
+        &mut self,
+        batch: &[usize],
+        result: Result<DiskDone, DiskError>,
+        since: WallTime,
+        now: Now,
+    ) {
         let results = match result {
             Ok(DiskDone::Hashed(results)) if results.len() == batch.len() => results,
             Ok(_) => batch.iter().map(|_| Err(DiskError::Io)).collect(),
@@ -62,15 +68,16 @@ impl Survey {
                 }
                 continue;
             }
-            self.todo[at].content = self.read(path, result, now);
+            self.todo[at].content = self.read(path, result, since, now);
         }
     }
 
-    /// What was read at a path; if nothing was, sees to it that it is tried again or told.
+    /// What was read at a path, not before `since`; if nothing was, sees to it that it is tried again or told.
     pub(super) fn read(
         &mut self,
         path: RelPath,
         result: Result<Hashed, DiskError>,
+        since: WallTime,
         now: Now,
     ) -> Option<DiskState> {
         match result {
@@ -80,7 +87,7 @@ impl Survey {
                     HashedContent::Link(target) => EntryContent::Link(target),
                     HashedContent::Dir => EntryContent::Dir,
                 };
-                let settled = settled(&hashed.stamp, now.wall, GRAIN_DEFAULT);
+                let settled = settled(&hashed.stamp, since, self.grain);
                 self.unreadable.remove(&path);
                 if !settled && self.young.len() < HINTS_MAX {
                     self.young.insert(path);

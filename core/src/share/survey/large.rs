@@ -12,7 +12,7 @@ use crate::files::reconcile::stamp_matches;
 use crate::files::row::DiskState;
 use crate::io::disk::Kind;
 use crate::io::{DiskDone, DiskError, DiskOp};
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, WallTime};
 
 /// A larger file than this is not read within a pass,
 pub(super) const LARGE_BYTES: u64 = 64 << 20;
@@ -147,15 +147,15 @@ impl Survey {
     }
 
     /// Reads on.
-    pub(super) fn hash_large(&mut self, out: &mut Outbox) {
-        let under_way = self.asks.values().filter(|ask| matches!(ask, Ask::HashLarge(_))).count();
+    pub(super) fn hash_large(&mut self, now: Now, out: &mut Outbox) {
+        let under_way = self.asks.values().filter(|ask| matches!(ask, Ask::HashLarge(..))).count();
         for _ in under_way..AT_ONCE {
             let paths = self.large.next();
             if paths.is_empty() {
                 return;
             }
             let token = out.disk(DiskOp::Hash { root: self.root, paths: paths.clone() });
-            self.asks.insert(token, Ask::HashLarge(paths));
+            self.asks.insert(token, Ask::HashLarge(paths, now.wall));
         }
     }
 
@@ -163,6 +163,7 @@ impl Survey {
         &mut self,
         paths: Vec<RelPath>,
         result: Result<DiskDone, DiskError>,
+        since: WallTime,
         now: Now,
     ) {
         let results = match result {
@@ -171,7 +172,7 @@ impl Survey {
             Err(error) => paths.iter().map(|_| Err(error)).collect(),
         };
         for (path, result) in paths.into_iter().zip(results) {
-            let Some(disk) = self.read(path.clone(), result, now) else {
+            let Some(disk) = self.read(path.clone(), result, since, now) else {
                 self.large.entries.remove(&path);
                 continue;
             };

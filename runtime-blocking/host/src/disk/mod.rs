@@ -418,7 +418,7 @@ impl Disk {
             DiskOp::Stage { root, files } => temp::stage(&*self.root(root)?, &files, scratch, stop),
             DiskOp::OpenTemp { root, temp, size } => temp::open(&*self.root(root)?, temp, size),
             DiskOp::WriteTemp { root, temp, offset, data } => {
-                temp::write(&*self.root(root)?, temp, offset, &data.0)
+                temp::write(&*self.root(root)?, temp, offset, &data.0, scratch)
             }
             DiskOp::FlushTemp { root, temp } => temp::flush(&*self.root(root)?, temp),
             DiskOp::FinishTemp { root, temp, mode, mtime_ns } => {

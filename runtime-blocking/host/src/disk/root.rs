@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use clearskies_core::files::reconcile::GRAIN_DEFAULT;
 use clearskies_core::ids::{RootId, TempId};
 use clearskies_core::io::disk::{DiskDone, DiskError};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -57,12 +58,39 @@ pub(super) struct Root {
     counter: AtomicU64,
 }
 
+/// Kinds of file systems whose times are set from this computer's clock, in fractions of a second (ext3, which knows
+/// whole seconds alone, has the number of ext4: whole seconds are not trusted so soon anyway).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const OWN_CLOCK: [u32; 8] = [
+    0x0000_ef53, // ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // btrfs
+    0x0102_1994, // tmpfs
+    0xf2f5_2010, // F2FS
+    0x2fc1_2fc1, // ZFS
+    0x794c_7630, // overlayfs
+    0xca45_1a4e, // bcachefs
+];
+
 /// The last look at the root.
 struct Check {
     /// The marker when it was read or written last.
     marker: Option<Vec<u8>>,
     /// When all was well.
     at: Option<Instant>,
+}
+
+/// A bound for the grain of a file system's times. Kinds that stamp with this computer's clock do it at least once in
+/// 10 ms, whatever the kernel was built for; of what is elsewhere, and of other kinds, nothing is known.
+pub(super) fn grain_of(fd: &OwnedFd) -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Ok(stat) = rustix::fs::fstatfs(fd)
+        && OWN_CLOCK.contains(&(stat.f_type as u32))
+    {
+        return Duration::from_millis(20);
+    }
+    let _ = fd;
+    GRAIN_DEFAULT
 }
 
 impl Root {
@@ -100,7 +128,7 @@ impl Root {
         let empty = root.is_empty()?;
         let marker = root.read_marker()?;
         lock(&root.check).marker.clone_from(&marker);
-        let opened = DiskDone::Opened { marker, empty, path: full };
+        let opened = DiskDone::Opened { marker, empty, path: full, grain: grain_of(&root.fd) };
         Ok((root, opened))
     }
 

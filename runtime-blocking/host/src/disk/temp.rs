@@ -1,5 +1,6 @@
 //! Temps: everything that is written before it is put at its path. Writes only within `.clearskies/tmp`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
@@ -20,12 +21,17 @@ use super::stat::{errno, fail, fail_name, lock, map, mtime, same_content, stamp_
 /// What a file's bits are where nobody says otherwise; the kernel takes the umask off.
 const DEFAULT_MODE: u32 = 0o666;
 
+/// Pieces of a temp that may be written ahead of its hash and still are taken into it on the way.
+const AHEAD_MAX: usize = 64;
+
 /// A large temp that is open for writing.
 pub(super) struct OpenTemp {
     file: File,
     /// Of the first `hashed` bytes.
     context: digest::Context,
-    hashed: u64,
+    pub(super) hashed: u64,
+    /// Where pieces begin that were written ahead of them, and where they end.
+    ahead: BTreeMap<u64, u64>,
     /// False once bytes that the hash has taken were written again.
     in_order: bool,
     /// Whether its name is durable.
@@ -207,6 +213,7 @@ pub(super) fn open(root: &Root, temp: TempId, size: u64) -> Result<DiskDone, Dis
         file,
         context: digest::Context::new(&digest::SHA256),
         hashed: 0,
+        ahead: BTreeMap::new(),
         in_order: true,
         named: false,
     };
@@ -236,7 +243,13 @@ fn opened(root: &Root, temp: TempId) -> Result<Arc<Mutex<OpenTemp>>, DiskError> 
 }
 
 /// [`DiskOp::WriteTemp`](clearskies_core::io::DiskOp::WriteTemp).
-pub(super) fn write(root: &Root, temp: TempId, offset: u64, data: &[u8]) -> Result<DiskDone, DiskError> {
+pub(super) fn write(
+    root: &Root,
+    temp: TempId,
+    offset: u64,
+    data: &[u8],
+    scratch: &mut Scratch,
+) -> Result<DiskDone, DiskError> {
     let temp_arc = opened(root, temp)?;
     let mut open = lock(&temp_arc);
     let failed = |e| fail("write the temp", &temp_name(temp), e);
@@ -244,13 +257,40 @@ pub(super) fn write(root: &Root, temp: TempId, offset: u64, data: &[u8]) -> Resu
         return Err(failed(Errno::FBIG));
     }
     open.file.write_all_at(data, offset).map_err(|e| failed(errno(&e)))?;
-    if offset < open.hashed {
-        open.in_order = false;
-    } else if offset == open.hashed && open.in_order {
-        open.context.update(data);
-        open.hashed += data.len() as u64;
-    }
+    open.hash(offset, data, scratch);
     Ok(DiskDone::Unit)
+}
+
+impl OpenTemp {
+    /// Takes what was written into the hash, and with it what lies behind and was written before. What it leaves out
+    /// is read in the end.
+    fn hash(&mut self, offset: u64, data: &[u8], scratch: &mut Scratch) {
+        let end = offset + data.len() as u64;
+        if offset < self.hashed {
+            self.in_order = false;
+            self.ahead.clear();
+        }
+        if !self.in_order {
+            return;
+        }
+        if offset > self.hashed {
+            if self.ahead.len() < AHEAD_MAX {
+                self.ahead.insert(offset, end);
+            }
+            return;
+        }
+        self.context.update(data);
+        self.hashed = end;
+        while let Some(end) = self.ahead.remove(&self.hashed) {
+            let buffer = scratch.buffer();
+            while self.hashed < end {
+                let len = usize::try_from(end - self.hashed).unwrap_or(usize::MAX).min(buffer.len());
+                let Ok(len @ 1..) = read_at(&self.file, &mut buffer[..len], self.hashed) else { return };
+                self.context.update(&buffer[..len]);
+                self.hashed += len as u64;
+            }
+        }
+    }
 }
 
 /// [`DiskOp::FlushTemp`](clearskies_core::io::DiskOp::FlushTemp).

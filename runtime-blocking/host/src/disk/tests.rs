@@ -170,7 +170,9 @@ fn roots_open_check_and_close() {
     let open = |create| bench.run(DiskOp::OpenRoot { root: ROOT, path: text.clone(), create });
     assert_eq!(open(false), Err(DiskError::NotFound));
     let full = std::fs::canonicalize(bench.dir.path()).unwrap().join("a/share").to_str().unwrap().to_owned();
-    let opened = |marker, empty| Ok(DiskDone::Opened { marker, empty, path: full.clone() });
+    let grain = super::root::grain_of(&std::fs::File::open(bench.dir.path()).unwrap().into());
+    assert!((1..=2000).contains(&grain.as_millis()));
+    let opened = |marker, empty| Ok(DiskDone::Opened { marker, empty, path: full.clone(), grain });
     assert_eq!(open(true), opened(None, true));
     let marker = b"m".repeat(super::MARKER_BYTES_MAX);
     let long = b"m".repeat(super::MARKER_BYTES_MAX + 1);

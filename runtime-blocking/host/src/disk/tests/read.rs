@@ -133,19 +133,30 @@ fn large_temps_are_written_resumed_and_hashed() {
         Ok(DiskDone::Staged(mut staged)) => staged.remove(0),
         other => panic!("{other:?}"),
     };
+    let hashed = || {
+        let root = bench.pool.shared.disk.root(ROOT).unwrap();
+        let temp = crate::disk::lock(&root.temps).get(&TempId(1)).cloned().unwrap();
+        crate::disk::lock(&temp).hashed
+    };
     assert_eq!(write(0, 1), Err(DiskError::NotFound));
     assert_eq!(finish(), Err(DiskError::NotFound));
-    let orders: [&[(usize, usize)]; 5] = [
+    let orders: [&[(usize, usize)]; 7] = [
         &[(0, 50), (50, 50)],
         &[(50, 50), (0, 50)],
         &[(0, 30), (60, 40), (30, 30)],
         &[(0, 60), (30, 70)],
+        &[(60, 40), (30, 30), (0, 30)],
+        &[(60, 40), (20, 50), (0, 20), (20, 80)],
         &[(0, 100), (0, 100)],
     ];
     for order in orders {
         assert_eq!(open(100), Ok(DiskDone::TempOpened { existing: 0 }));
         for (offset, len) in order {
             assert_eq!(write(*offset, *len), Ok(DiskDone::Unit));
+        }
+        if order.len() == 3 {
+            // Whatever their order: once all pieces are there, so is the hash.
+            assert_eq!(hashed(), 100, "{order:?}");
         }
         let staged = finish().unwrap();
         assert_eq!((staged.sha256, staged.stamp.size), (sha(&data), 100), "{order:?}");

@@ -10,6 +10,9 @@ use clearskies_core::io::DiskError;
 use clearskies_core::io::disk::{Kind, Stamp};
 
 use super::Rng;
+use journal::Undo;
+
+mod journal;
 
 /// The inode of `/`.
 pub const TOP: u64 = 2;
@@ -64,6 +67,8 @@ pub struct Fs {
     pinned: BTreeSet<u64>,
     now_ns: i64,
     used: u64,
+    /// Changes of names that a power cut may take back, oldest first.
+    journal: Vec<Undo>,
     /// Bytes that fit.
     pub capacity: u64,
 }
@@ -79,6 +84,7 @@ impl Default for Fs {
             pinned: BTreeSet::new(),
             now_ns: 0,
             used: 0,
+            journal: Vec::new(),
             capacity: 1 << 40,
         }
     }
@@ -212,6 +218,7 @@ impl Fs {
         };
         let node = Node { body, mode, mtime_ns: self.now_ns, ctime_ns: self.now_ns, parent: inode };
         self.nodes.insert(inode, node);
+        self.journal.push(Undo::Made(inode));
         Ok(inode)
     }
 
@@ -243,6 +250,7 @@ impl Fs {
         let node = self.node_mut(inode);
         node.parent = dir;
         node.ctime_ns = now_ns;
+        self.journal.push(Undo::Attached(dir, name.to_vec()));
         Ok(())
     }
 
@@ -259,6 +267,7 @@ impl Fs {
         let node = self.node_mut(inode);
         node.parent = inode;
         node.ctime_ns = now_ns;
+        self.journal.push(Undo::Detached(dir, name.to_vec(), inode));
         Ok(inode)
     }
 
@@ -281,16 +290,21 @@ impl Fs {
             Err(DiskError::NotFound) => {}
             Err(error) => return Err(error),
         }
+        let since = self.journal.len();
         self.detach(from.0, from.1)?;
         if let Err(error) = self.attach(to.0, to.1, inode) {
             self.attach(from.0, from.1, inode).expect("it was there a moment ago");
+            self.together(since);
             return Err(error);
         }
+        self.together(since);
         Ok(inode)
     }
 
     /// Frees an inode that has no name, and all beneath it.
     pub fn free(&mut self, inode: u64) {
+        let freed = Box::new(self.node(inode).clone());
+        self.journal.push(Undo::Freed(inode, freed));
         let children: Vec<u64> = match &mut self.node_mut(inode).body {
             Body::Dir(names) => std::mem::take(names).into_values().collect(),
             Body::File { data, .. } => {
@@ -313,8 +327,10 @@ impl Fs {
 
     /// Takes a name out and frees what it named.
     pub fn remove(&mut self, dir: u64, name: &[u8]) -> Result<(), DiskError> {
+        let since = self.journal.len();
         let inode = self.detach(dir, name)?;
         self.free(inode);
+        self.together(since);
         Ok(())
     }
 
@@ -441,8 +457,9 @@ impl Fs {
         }
     }
 
-    /// Makes all bytes safe.
+    /// Makes all bytes and names safe.
     pub fn flush_all(&mut self) {
+        self.sync_names();
         for node in self.nodes.values_mut() {
             if let Body::File { flushed, .. } = &mut node.body {
                 *flushed = true;
@@ -450,9 +467,10 @@ impl Fs {
         }
     }
 
-    /// A power cut: names stay, and each file that was not flushed holds all, a part or none of its bytes, or zeros
-    /// in place of the rest.
+    /// A power cut: the newest names go, and each file that was not flushed holds all, a part or none of its bytes, or
+    /// zeros in place of the rest.
     pub fn tear(&mut self, rng: &mut Rng) {
+        self.lose_names(rng);
         for node in self.nodes.values_mut() {
             let Body::File { data, sha256, flushed } = &mut node.body else { continue };
             if *flushed {

@@ -1,0 +1,99 @@
+//! What is at the paths that the watcher named. Sorts them; reads nothing itself.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::{Step, Survey};
+use crate::files::path::RelPath;
+use crate::files::reconcile::{Observation as Seen, present};
+use crate::files::row::{Base, DiskState};
+use crate::index::record::EntryContent;
+use crate::io::DiskError;
+use crate::io::disk::Kind;
+use crate::share::local::{Observation, What};
+use crate::time::Now;
+
+/// The permission bits that looking into a directory needs, of whomever.
+const READ_AND_SEARCH: u32 = 0o555;
+
+impl Survey {
+    /// Stamps and rows of the hinted paths are here.
+    pub(super) fn judge_hints(&mut self, now: Now) {
+        // The one that comes first waits for the other.
+        let (Some(stamps), Some(rows)) = (&mut self.stamps, &mut self.hint_rows) else { return };
+        let (stamps, rows) = (core::mem::take(stamps), core::mem::take(rows));
+        (self.stamps, self.hint_rows) = (None, None);
+        let mut walks: Vec<RelPath> = Vec::new();
+        // Of each directory one path that came and went unseen.
+        let mut passed: BTreeMap<RelPath, RelPath> = BTreeMap::new();
+        for ((path, stamp), (row, beneath)) in
+            core::mem::take(&mut self.hinted).into_iter().zip(stamps).zip(rows)
+        {
+            let was_dir = row.content() == Some(&EntryContent::Dir);
+            // What lay in a directory may have a row where the directory itself, gone too soon, has none.
+            let held_rows = was_dir || beneath;
+            match stamp {
+                Ok(stamp) => {
+                    let back = self.missing.remove(&path).is_some() | self.held.remove(&path);
+                    self.note_kind(&path, stamp.kind);
+                    let is_dir = stamp.kind == Kind::Dir;
+                    if held_rows && !is_dir {
+                        self.gone_dirs.push(path.clone());
+                    }
+                    // Whether it may be read may have become another, too.
+                    let walked = |disk: &DiskState| {
+                        let bits = (disk.stamp.mode ^ stamp.mode) & READ_AND_SEARCH;
+                        disk.settled && disk.stamp.inode == stamp.inode && bits == 0
+                    };
+                    let same_dir = row.disk.as_ref().is_some_and(walked);
+                    // What lies in a directory that could not be read was never seen; and with a directory that was
+                    // gone all that it holds is back.
+                    let unseen = is_dir && self.unreadable.remove(&path).is_some();
+                    if is_dir && (back || unseen || !(was_dir && same_dir)) {
+                        walks.push(path.clone());
+                    }
+                    let seen = present(stamp, row);
+                    if is_dir {
+                        self.hint_unreadable_in(&path, now);
+                    } else if matches!(seen, Seen::Same) {
+                        self.unreadable.remove(&path);
+                    }
+                    self.take(path, seen);
+                }
+                Err(DiskError::NotFound | DiskError::WrongKind) => {
+                    self.unreadable.retain(|known, _| !known.starts_with(&path));
+                    self.special.remove(&path);
+                    self.unusable.forget(&path);
+                    self.large.forget(&path);
+                    if held_rows {
+                        self.gone_dirs.push(path.clone());
+                    }
+                    if row.disk.is_some() {
+                        self.gone.push((path, row));
+                    } else {
+                        self.missing.remove(&path);
+                        self.held.remove(&path);
+                        if row.base == Base::None {
+                            passed.extend(path.parent().map(|dir| (dir, path)));
+                        }
+                    }
+                }
+                Err(error) => {
+                    self.note_unreadable(path, error);
+                }
+            }
+        }
+        // It may have been what kept a sync from taking the directory away.
+        for path in passed.into_values() {
+            let (what, found) = (What::Gone { counts: false }, self.found);
+            self.ready.push_back(Observation { path, seen: None, what, found });
+        }
+        // A directory within another one that is walked is walked with it.
+        for dir in walks {
+            if !self.walks.iter().any(|outer| dir.starts_with(outer)) {
+                self.walks.push_back(dir);
+            }
+        }
+        self.step = Step::Gather;
+    }
+}

@@ -1,0 +1,243 @@
+//! What the simulator must hold (sync.md, the twelve properties): pure functions over what machines were seen to hold
+//! and what users did. Each complaint says which property is broken and how.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::ledger::Ledger;
+use super::users::{Item, Tree};
+
+/// Bytes that one machine may send in an hour of rest, for each other: signs of life, and nothing else.
+pub const IDLE_BYTES_PER_HOUR: u64 = 40_000;
+/// Bytes that the records of one renamed path may need, on each connection.
+pub const RENAME_BYTES: u64 = 3000;
+
+/// What one machine holds.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// The folder; directories that nobody agreed on have no permission bits.
+    pub tree: Tree,
+    /// The archive: paths, and bytes of files.
+    pub archive: Vec<(String, Vec<u8>)>,
+    /// What lies beside the share's folder.
+    pub outside: Vec<String>,
+    /// Temps that are left.
+    pub temps: usize,
+    /// Paths that are being put in place.
+    pub intents: usize,
+    /// Paths that are not in step.
+    pub pending: Vec<String>,
+}
+
+/// What was done up to a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Of each machine: commits, changes of files, hashed files.
+    pub work: Vec<(u64, u64, u64)>,
+    /// Bytes sent by all.
+    pub bytes: u64,
+}
+
+/// A broken property.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Its number in sync.md; 0 where the simulation itself failed.
+    pub property: u8,
+    /// In a word: two failures of one word are taken for the same.
+    pub word: &'static str,
+    /// How.
+    pub text: String,
+}
+
+impl Broken {
+    /// A broken property.
+    pub fn new(property: u8, word: &'static str, text: impl Into<String>) -> Broken {
+        Broken { property, word, text: text.into() }
+    }
+}
+
+/// How a check ends.
+pub type Checked = Result<(), Broken>;
+
+fn all_well(property: u8, word: &'static str, complaints: Vec<String>) -> Checked {
+    if complaints.is_empty() { Ok(()) } else { Err(Broken::new(property, word, complaints.join("\n"))) }
+}
+
+fn short(content: &[u8]) -> String {
+    format!("{:?} ({} bytes)", String::from_utf8_lossy(&content[..content.len().min(24)]), content.len())
+}
+
+fn files(tree: &Tree) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+    tree.iter().filter_map(|(path, item)| match item {
+        Item::File(_, data) => Some((path, data)),
+        _ => None,
+    })
+}
+
+/// 1: all machines hold the same, and nothing is left of the work.
+pub fn same_trees(machines: &[Machine]) -> Checked {
+    let names: BTreeSet<&String> = machines.iter().flat_map(|machine| machine.tree.keys()).collect();
+    let at = |name: &String| machines.iter().map(|machine| machine.tree.get(name)).collect::<Vec<_>>();
+    let differ = names.into_iter().filter(|name| at(name).windows(2).any(|pair| pair[0] != pair[1]));
+    all_well(1, "trees differ", differ.map(|name| format!("{name}: {:?}", at(name))).collect())
+}
+
+/// 1: at rest nothing is being received or put in place.
+pub fn nothing_left_over(machines: &[Machine]) -> Checked {
+    let left = machines.iter().enumerate().filter(|(_, machine)| machine.temps + machine.intents > 0);
+    let say = |(index, machine): (usize, &Machine)| {
+        format!("n{index}: {} temps, {} intents", machine.temps, machine.intents)
+    };
+    all_well(1, "left over", left.map(say).collect())
+}
+
+/// 1: nothing was written or sent between two moments of rest, so many hours apart.
+pub fn still(before: &Counts, after: &Counts, hours: u64) -> Checked {
+    if before.work != after.work {
+        return Err(Broken::new(1, "busy at rest", format!("{:?}, then {:?}", before.work, after.work)));
+    }
+    let pairs = (after.work.len() * after.work.len().saturating_sub(1)) as u64;
+    let sent = after.bytes - before.bytes;
+    if sent > pairs * hours * IDLE_BYTES_PER_HOUR {
+        return Err(Broken::new(1, "talks at rest", format!("{sent} bytes in {hours} hours")));
+    }
+    Ok(())
+}
+
+/// 2: what nobody replaced or deleted is somewhere.
+pub fn nothing_lost(machines: &[Machine], ledger: &Ledger) -> Checked {
+    let trees = machines.iter().flat_map(|machine| files(&machine.tree).map(|(_, data)| data));
+    let archives = machines.iter().flat_map(|machine| machine.archive.iter().map(|(_, data)| data));
+    let kept: BTreeSet<&Vec<u8>> = trees.chain(archives).collect();
+    all_well(2, "lost", ledger.alive().filter(|data| !kept.contains(data)).map(|data| short(data)).collect())
+}
+
+/// The path of which this is a conflict file.
+pub fn conflict_of(path: &str) -> Option<String> {
+    let (before, after) = path.rsplit_once(".CONFLICT.")?;
+    let ending = after.split_once('.').map(|(_, ending)| format!(".{ending}")).unwrap_or_default();
+    Some(format!("{before}{ending}"))
+}
+
+/// 3: each loser has one conflict file, and no conflict file holds what its original holds.
+pub fn one_conflict_file(machines: &[Machine], ledger: &Ledger) -> Checked {
+    let mut complaints = Vec::new();
+    for (index, machine) in machines.iter().enumerate() {
+        let mut seen: BTreeMap<(String, &Vec<u8>), &String> = BTreeMap::new();
+        for (path, data) in files(&machine.tree).filter(|(_, data)| ledger.is_single(data)) {
+            let Some(original) = conflict_of(path) else { continue };
+            if matches!(machine.tree.get(&original), Some(Item::File(_, other)) if other == data) {
+                complaints.push(format!("n{index} {path} holds what {original} holds: {}", short(data)));
+            }
+            if let Some(other) = seen.insert((original, data), path) {
+                complaints.push(format!("n{index} {path} and {other} hold {}", short(data)));
+            }
+        }
+    }
+    all_well(3, "conflict files", complaints)
+}
+
+/// 4: what was deleted is not back at its path.
+pub fn deleted_stays_deleted(machines: &[Machine], ledger: &Ledger) -> Checked {
+    let mut complaints = Vec::new();
+    for (content, path) in ledger.gone_for_good() {
+        for (index, machine) in machines.iter().enumerate() {
+            if matches!(machine.tree.get(path), Some(Item::File(_, data)) if data == content) {
+                complaints.push(format!("n{index} {path}: {}", short(content)));
+            }
+        }
+    }
+    all_well(4, "deleted is back", complaints)
+}
+
+/// 5 and 10: what nobody replaced or deleted is in the folders, not in an archive alone: no delete took what it did not
+/// know, and no folder that was away deleted anything.
+pub fn edits_stand(machines: &[Machine], ledger: &Ledger) -> Checked {
+    let Some(first) = machines.first() else { return Ok(()) };
+    let standing: BTreeSet<&Vec<u8>> = files(&first.tree).map(|(_, data)| data).collect();
+    let fallen = ledger.standing().filter(|data| !standing.contains(data));
+    all_well(5, "in an archive alone", fallen.map(|data| short(data)).collect())
+}
+
+/// 6: nothing that was written on a machine that may only read is anywhere else.
+pub fn readers_change_nothing(
+    machines: &[Machine],
+    readers: &BTreeSet<usize>,
+    written_there: &BTreeSet<Vec<u8>>,
+) -> Checked {
+    let mut complaints = Vec::new();
+    for (index, machine) in machines.iter().enumerate().filter(|(index, _)| !readers.contains(index)) {
+        let held = files(&machine.tree).map(|(_, data)| data);
+        let held = held.chain(machine.archive.iter().map(|(_, data)| data));
+        complaints.extend(
+            held.filter(|data| written_there.contains(*data))
+                .map(|data| format!("n{index} has {}", short(data))),
+        );
+    }
+    all_well(6, "a reader's content elsewhere", complaints)
+}
+
+/// 7: every content that was ever to be seen is one that a user wrote.
+pub fn whole<'a>(shown: impl IntoIterator<Item = (&'a String, &'a Vec<u8>)>, ledger: &Ledger) -> Checked {
+    let strange = shown.into_iter().filter(|(_, data)| !ledger.knows(data));
+    all_well(7, "mixture", strange.map(|(path, data)| format!("{path}: {}", short(data))).collect())
+}
+
+/// 7: nothing is written outside the folder.
+pub fn inside(machines: &[Machine], allowed: &[&str]) -> Checked {
+    let mut complaints = Vec::new();
+    for (index, machine) in machines.iter().enumerate() {
+        let strange = machine.outside.iter().filter(|name| !allowed.contains(&name.as_str()));
+        complaints.extend(strange.map(|name| format!("n{index}: {name}")));
+    }
+    all_well(7, "outside the root", complaints)
+}
+
+/// 8: each path lies in a directory, and no content that was written once stands at two paths.
+pub fn one_place_each(machines: &[Machine], ledger: &Ledger) -> Checked {
+    let mut complaints = Vec::new();
+    for (index, machine) in machines.iter().enumerate() {
+        for path in machine.tree.keys() {
+            let above = path.rsplit_once('/').map(|(above, _)| above);
+            if above.is_some_and(|above| !matches!(machine.tree.get(above), Some(Item::Dir(_)))) {
+                complaints.push(format!("n{index} {path} lies in no directory"));
+            }
+        }
+        let mut places: BTreeMap<&Vec<u8>, &String> = BTreeMap::new();
+        for (path, data) in files(&machine.tree).filter(|(_, data)| ledger.is_single(data)) {
+            if let Some(other) = places.insert(data, path) {
+                complaints.push(format!("n{index} {other} and {path} hold {}", short(data)));
+            }
+        }
+    }
+    all_well(8, "doubled", complaints)
+}
+
+/// 11: looking through everything again neither hashed nor wrote anything.
+pub fn rescan_is_free(before: &Counts, after: &Counts) -> Checked {
+    if before.work == after.work {
+        return Ok(());
+    }
+    Err(Broken::new(11, "a rescan works", format!("{:?}, then {:?}", before.work, after.work)))
+}
+
+/// 11: renaming a directory with so many paths beneath sent no more than their records, between so many machines.
+pub fn rename_is_cheap(before: &Counts, after: &Counts, paths: u64) -> Checked {
+    let pairs = (after.work.len() * after.work.len().saturating_sub(1)) as u64;
+    let (sent, most) = (after.bytes - before.bytes, (paths + 2) * RENAME_BYTES * pairs);
+    if sent <= most {
+        return Ok(());
+    }
+    Err(Broken::new(11, "a rename is dear", format!("{sent} bytes for {paths} paths, {most} at most")))
+}
+
+/// 12: a path that is not in step says why.
+pub fn says_why(node: usize, path: &str, sentences: &[String]) -> Checked {
+    let empty = ["It is in step.", "Nothing is known of it"];
+    if sentences.iter().any(|sentence| empty.iter().all(|empty| !sentence.starts_with(empty))) {
+        return Ok(());
+    }
+    Err(Broken::new(12, "no reason", format!("n{node} {path}: {sentences:?}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Temps: what is being received, before it has its place.
+
+use clearskies_core::ids::{RootId, TempId};
+use clearskies_core::io::disk::{DiskDone, DiskError, Stage, StageContent, Staged};
+
+use super::super::fs::{Body, UMASK, digest};
+use super::SimDisk;
+
+impl SimDisk {
+    pub(super) fn stage(&mut self, dir: u64, file: Stage) -> Result<Staged, DiskError> {
+        let temps = self.temps_dir(dir)?;
+        let name = temp_name(file.temp);
+        let (body, sha256, is_link) = match file.content {
+            StageContent::File(bytes) => {
+                let sha256 = digest(&bytes);
+                (file_body(bytes), sha256, false)
+            }
+            StageContent::Link(target) => {
+                let sha256 = digest(target.as_bytes());
+                (Body::Link(target.into_bytes()), sha256, true)
+            }
+            StageContent::Copy { from, stamp } => {
+                self.fail("stage", Some(&from))?;
+                let inode = self.fs.resolve(dir, &from)?;
+                self.expect(inode, &stamp)?;
+                let data = self.fs.data(inode)?;
+                let sha256 = self.fs.sha256(inode)?;
+                (Body::File { data, sha256: Some(sha256), flushed: false }, sha256, false)
+            }
+        };
+        if self.fs.child(temps, &name).is_ok() {
+            self.fs.remove(temps, &name)?;
+        }
+        let mode = if is_link { 0o777 } else { file.mode.unwrap_or(0o666 & !UMASK) };
+        let inode = self.fs.make(body, mode)?;
+        self.fs.attach(temps, &name, inode)?;
+        self.fs.set_meta(inode, None, file.mtime_ns);
+        Ok(Staged { sha256, stamp: self.fs.stamp(inode) })
+    }
+
+    pub(super) fn open_temp(&mut self, root: RootId, dir: u64, temp: TempId) -> Result<DiskDone, DiskError> {
+        let temps = self.temps_dir(dir)?;
+        let name = temp_name(temp);
+        let existing = match self.fs.child(temps, &name) {
+            Ok(inode) => self.fs.data(inode)?.len() as u64,
+            Err(_) => {
+                let inode = self.fs.make(file_body(Vec::new()), 0o600)?;
+                self.fs.attach(temps, &name, inode)?;
+                0
+            }
+        };
+        self.open(root)?.temps.insert(temp);
+        Ok(DiskDone::TempOpened { existing })
+    }
+
+    pub(super) fn temp_open(&mut self, root: RootId, dir: u64, temp: TempId) -> Result<u64, DiskError> {
+        if !self.open(root)?.temps.contains(&temp) {
+            return Err(DiskError::NotFound);
+        }
+        self.fs.child(self.temps_dir(dir)?, &temp_name(temp))
+    }
+
+    pub(super) fn remove_temps(
+        &mut self,
+        root: RootId,
+        dir: u64,
+        gone: impl Fn(TempId) -> bool,
+    ) -> Result<(), DiskError> {
+        let Ok(temps) = self.temps_dir(dir) else { return Ok(()) };
+        for name in self.fs.list(temps)? {
+            if temp_id(&name).is_none_or(&gone) {
+                self.fs.remove(temps, &name)?;
+            }
+        }
+        self.open(root)?.temps.retain(|temp| !gone(*temp));
+        Ok(())
+    }
+}
+
+/// A new file that is not flushed.
+pub(super) fn file_body(bytes: Vec<u8>) -> Body {
+    Body::File { data: bytes.into(), sha256: None, flushed: false }
+}
+
+pub(super) fn temp_name(temp: TempId) -> Vec<u8> {
+    format!("{:016x}", temp.0).into_bytes()
+}
+
+fn temp_id(name: &[u8]) -> Option<TempId> {
+    u64::from_str_radix(std::str::from_utf8(name).ok()?, 16).ok().map(TempId)
+}

@@ -1,0 +1,208 @@
+//! What is nobody's wish: programs that end, power that fails, lines that break, disks, clocks and stores that are not
+//! what they were.
+
+use std::collections::BTreeSet;
+
+use clearskies_core::club::level::Level;
+use clearskies_core::engine::command::{Command, Existing, Reply};
+use clearskies_core::files::path::RelPath;
+use clearskies_core::io::StoreError;
+
+use super::super::disk::Hint;
+use super::super::net::Conditions;
+use super::super::script::{CLOCK_TURN, Step, Verb};
+use super::super::share::SHARE;
+use super::super::store::Image;
+use super::super::world::{Ambush, Moment};
+use super::{ASIDE, History, ROOM};
+
+/// Room that is left on a volume that is full.
+const SCRAPS: u64 = 10;
+
+/// A line as a script names it.
+fn line(number: u64) -> Conditions {
+    let good = Conditions::default();
+    match number % 4 {
+        0 => good,
+        1 => Conditions { resets_per_million: 20_000, ..Conditions::lossy() },
+        2 => Conditions { piece_bytes_max: 40, ..good },
+        _ => Conditions { bytes_per_second: 4000, window_bytes: 4096, ..good },
+    }
+}
+
+impl History {
+    pub(super) fn fault(&mut self, step: &Step) {
+        let node = step.node;
+        match step.verb {
+            Verb::Kill if self.runs(node) => self.world.crash(node),
+            Verb::Stop if self.runs(node) => self.world.stop(node),
+            Verb::Power if self.runs(node) => {
+                self.ledger.forgot(node);
+                self.world.power_cut(node);
+                let files = self.files(node);
+                self.world.nodes[node]
+                    .disk
+                    .shown
+                    .extend(files.into_iter().map(|(path, data)| (path, data.into())));
+            }
+            Verb::Die => {
+                let moment = match step.size {
+                    0 => Moment::Before,
+                    1 => Moment::After,
+                    _ => Moment::Torn,
+                };
+                self.world.ambush = Some(Ambush { node, output: step.number, moment });
+                self.dying = Some(node);
+            }
+            Verb::Start if !self.runs(node) => self.world.start(node),
+            Verb::Part => self.world.partition(&[node]),
+            Verb::Deaf if node != step.other => self.world.net.block(node, step.other),
+            Verb::Mend => self.world.heal(),
+            Verb::Reset => self.world.reset_all(),
+            Verb::Line => self.world.net.conditions = line(step.number),
+            Verb::Errors => self.errors(node, step.number),
+            Verb::StoreFails => {
+                let faults = (0..step.number.min(5)).map(|_| StoreError::NoSpace);
+                self.world.nodes[node].store.faults.extend(faults);
+            }
+            Verb::Full => {
+                let fs = &mut self.world.nodes[node].disk.fs;
+                fs.capacity = if step.number == 0 { ROOM } else { fs.used() + SCRAPS };
+            }
+            Verb::Hints => {
+                let per_mille = u32::try_from(step.number).unwrap_or(1000);
+                self.world.hints_lost_per_mille = per_mille;
+                self.world.hints_strange_per_mille = per_mille;
+            }
+            Verb::Wrong => {
+                if let Some(path) = self.typed(node, &step.path).and_then(|path| RelPath::new(&path)) {
+                    self.world.node(node).disk(|disk, _| {
+                        let roots = disk.open_roots();
+                        roots.into_iter().for_each(|root| disk.hint(Hint::Changed(root, path.clone())));
+                    });
+                }
+            }
+            Verb::Unplug => {
+                self.world.nodes[node].disk.unplugged.insert(SHARE.into());
+            }
+            Verb::Plug => self.world.nodes[node].disk.unplugged.clear(),
+            Verb::Vanish => self.vanish(node),
+            Verb::Return => self.give_back(node),
+            Verb::Clock => {
+                let seconds = i64::try_from(step.number % CLOCK_TURN).expect("32 bits");
+                let sign = if step.number >= CLOCK_TURN { -1 } else { 1 };
+                self.world.nodes[node].clock_offset_ns = sign * seconds * 1_000_000_000;
+            }
+            Verb::Wipe => self.wipe(node),
+            Verb::Backup => {
+                self.backups.insert(node, self.world.nodes[node].home_backup());
+            }
+            Verb::Rollback => {
+                if let Some(backup) = self.backups.get(&node).cloned() {
+                    self.end(node);
+                    self.ledger.forgot(node);
+                    self.ledger.confused = true;
+                    self.world.nodes[node].put_home_back(backup);
+                    self.world.start(node);
+                }
+            }
+            Verb::Clone if node != step.other => self.clone_machine(node, step.other),
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, node: usize) {
+        if self.runs(node) {
+            self.world.crash(node);
+        }
+    }
+
+    /// An empty folder takes the place of the share's.
+    fn vanish(&mut self, node: usize) {
+        if self.vanished.contains(&node) || self.world.nodes[node].disk.unplugged.contains(SHARE) {
+            return;
+        }
+        self.vanished.insert(node);
+        let done = self.world.node(node).disk(|disk, now| {
+            disk.rename_path(now, SHARE, ASIDE)?;
+            disk.mkdir(now, SHARE)
+        });
+        assert_eq!(done, Ok(()), "nothing stands in the way of a folder at the top");
+    }
+
+    /// The share's folder is back; what was written in its stead is thrown away.
+    pub(super) fn give_back(&mut self, node: usize) {
+        if !self.vanished.remove(&node) {
+            return;
+        }
+        self.world.nodes[node].disk.unplugged.clear();
+        let thrown: Vec<Vec<u8>> = self.files(node).into_iter().map(|(_, data)| data).collect();
+        self.ledger.replaced(&thrown);
+        self.ledger.handled(&thrown);
+        let done = self.world.node(node).disk(|disk, now| {
+            disk.remove_path(now, SHARE)?;
+            disk.rename_path(now, ASIDE, SHARE)
+        });
+        assert_eq!(done, Ok(()), "nothing stands in the way of a folder at the top");
+    }
+
+    /// A machine's home is lost: it joins again with what is there.
+    fn wipe(&mut self, node: usize) {
+        if node == 0 {
+            return;
+        }
+        self.give_back(node);
+        self.end(node);
+        self.ledger.forgot(node);
+        self.world.nodes[node].put_home_back((Image::default(), None));
+        self.backups.remove(&node);
+        self.world.start(node);
+        self.outsiders.insert(node);
+        self.join();
+    }
+
+    /// Machines that lost their home join again, by codes of the first machine, as far as that can be done now.
+    pub(super) fn join(&mut self) {
+        for node in self.outsiders.clone() {
+            if !self.runs(node) || !self.runs(0) {
+                continue;
+            }
+            // For more than one use: who loses power as it joins has spent a code for nothing.
+            let invite = Command::Invite {
+                path: SHARE.into(),
+                level: Level::ReadWrite,
+                valid_for: None,
+                multi_use: true,
+            };
+            let Ok(Reply::Code { code, .. }) = self.world.ask(0, invite) else { continue };
+            let code = code.to_text();
+            if self.world.node(node).attach(&code, SHARE, Existing::Merge, 0).is_ok() {
+                self.outsiders.remove(&node);
+            }
+        }
+    }
+
+    /// The other machine becomes a copy of this one.
+    fn clone_machine(&mut self, node: usize, other: usize) {
+        self.give_back(node);
+        self.give_back(other);
+        self.end(other);
+        self.ledger.forgot(other);
+        self.ledger.confused = true;
+        let fs = self.world.nodes[node].disk.fs.clone();
+        let home = self.world.nodes[node].home_backup();
+        self.world.nodes[other].disk.fs = fs;
+        self.world.nodes[other].put_home_back(home);
+        let mut kept = BTreeSet::new();
+        for index in 0..self.world.nodes.len() {
+            kept.extend(self.files(index).into_iter().map(|(_, data)| data));
+            kept.extend(self.world.nodes[index].disk.archive(SHARE).into_iter().map(|(_, data)| data));
+        }
+        self.ledger.bury_all_but(&kept);
+        self.outsiders.remove(&other);
+        if self.outsiders.contains(&node) {
+            self.outsiders.insert(other);
+        }
+        self.world.start(other);
+    }
+}

@@ -1,0 +1,341 @@
+//! Plays a script: a club of machines lives through it, everything heals, and what must hold is checked. The same
+//! script gives the same history, byte for byte.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::time::Duration;
+
+use clearskies_core::engine::command::{Command, Reply};
+use clearskies_core::io::disk::DiskError;
+
+use super::World;
+use super::check::{self, Broken, Checked};
+use super::disk::Chaos;
+use super::ledger::Ledger;
+use super::net::Conditions;
+use super::rng::Rng;
+use super::script::{Script, Step, Verb};
+use super::share::SHARE;
+use super::store::Image;
+
+mod club;
+mod faults;
+mod look;
+mod users;
+
+/// Everything must be at rest so long after it healed: every back-off, and the hour for which missing changes are
+/// waited for, twice.
+const DEADLINE: Duration = Duration::from_secs(3 * 3600);
+/// What was too young is looked at once more within this.
+const SETTLED: Duration = Duration::from_secs(900);
+/// Hours of rest in which nothing may happen. Each has a periodic scan.
+const IDLE_HOURS: u64 = 1;
+/// How often held deletes are confirmed before rest is given up.
+const DECISIONS_MAX: u32 = 5;
+/// Room on a volume that is not full.
+const ROOM: u64 = 1 << 40;
+/// Where a folder lies whose place an empty one took.
+const ASIDE: &str = "/aside";
+/// What may lie beside the share.
+const OUTSIDE: &[&str] = &["share", "aside"];
+/// Steps of the world that a history may take, setup and rest included: what takes more works without end.
+const STEPS_MAX: u64 = 1_000_000;
+/// What an engine says whose store failed as it began; it goes on only when it is started again.
+const NO_STORE: &str = "database cannot be read";
+/// Lines of the log that a failure tells.
+const LINES_TOLD: usize = 60;
+
+/// How to play.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Whether the world keeps its log (slow).
+    pub log: bool,
+    /// Whether it goes on for an idle hour, in which nothing may happen (slow).
+    pub idle: bool,
+}
+
+/// A history that ended well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// A digest of the log, if there was one, and its lines.
+    pub digest: (u64, u64),
+    /// Outputs of each engine to disk and store, while steps were taken and until rest.
+    pub outputs: Vec<u64>,
+}
+
+/// A history that broke something.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What.
+    pub broken: Broken,
+    /// What was done, with times.
+    pub acts: String,
+    /// The newest lines of the log, if there was one.
+    pub log: String,
+}
+
+/// A world that lives through a script.
+#[derive(Debug)]
+struct History {
+    world: World,
+    ledger: Ledger,
+    acts: String,
+    rng: Rng,
+    backups: BTreeMap<usize, (Image, Option<[u8; 16]>)>,
+    vanished: BTreeSet<usize>,
+    /// Machines that lost their home and have not joined again.
+    outsiders: BTreeSet<usize>,
+    /// The machine whose engine is to die at an output.
+    dying: Option<usize>,
+    options: Options,
+}
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// While a history is played a panic is an outcome like others, to be told by whoever asked.
+fn catch_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let text = format!("{info}");
+            let playing = PANIC.with_borrow_mut(|place| place.as_mut().map(|place| *place = text).is_some());
+            if !playing {
+                told(info);
+            }
+        }));
+    });
+}
+
+/// Plays a script to its end.
+pub fn play(script: &Script, options: Options) -> Result<Outcome, Box<Failure>> {
+    catch_panics();
+    PANIC.set(Some(String::new()));
+    let mut history = None;
+    let lived = catch_unwind(AssertUnwindSafe(|| {
+        let history = history.insert(History::new(script, options));
+        history.live(&script.steps)
+    }));
+    let panic = PANIC.take().unwrap_or_default();
+    let broken = match lived {
+        Ok(Ok(())) => None,
+        Ok(Err(broken)) => Some(broken),
+        Err(_) => Some(Broken::new(0, "panic", panic)),
+    };
+    let world = history.as_ref().map(|history| &history.world);
+    match broken {
+        None => Ok(Outcome {
+            digest: world.map_or((0, 0), |world| (world.trace.digest(), world.trace.count())),
+            outputs: world.map_or(Vec::new(), |world| world.nodes.iter().map(|node| node.outputs).collect()),
+        }),
+        Some(broken) => Err(Box::new(Failure {
+            broken,
+            log: world.map_or(String::new(), |world| world.trace.tail(LINES_TOLD)),
+            acts: history.map_or(String::new(), |history| history.acts),
+        })),
+    }
+}
+
+impl History {
+    fn new(script: &Script, options: Options) -> History {
+        let mut world = club::joined(script.seed, script.machines);
+        world.trace.on = options.log;
+        world.steps_max = STEPS_MAX;
+        world.run_for(Duration::from_secs(5));
+        for node in &mut world.nodes {
+            node.outputs = 0;
+        }
+        History {
+            world,
+            ledger: Ledger::default(),
+            acts: String::new(),
+            rng: Rng::new(script.seed ^ 0x7374_6570),
+            backups: BTreeMap::new(),
+            vanished: BTreeSet::new(),
+            outsiders: BTreeSet::new(),
+            dying: None,
+            options,
+        }
+    }
+
+    fn live(&mut self, steps: &[Step]) -> Checked {
+        for step in steps {
+            self.take(step)?;
+            self.each_step()?;
+        }
+        self.rest()?;
+        if self.options.idle {
+            self.idle()?;
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, what: impl std::fmt::Display) {
+        let _ = writeln!(self.acts, "{:10.3} {what}", self.world.now().0 as f64 / 1e9);
+    }
+
+    fn runs(&self, node: usize) -> bool {
+        self.world.nodes[node].engine.is_some()
+    }
+
+    fn take(&mut self, step: &Step) -> Checked {
+        self.say(step);
+        match step.verb {
+            Verb::Wait => self.world.run_for(Duration::from_millis(step.number)),
+            Verb::Rest => return self.rest(),
+            Verb::Why => return self.why(step.node),
+            verb if verb.is_users() => self.user(step),
+            _ => self.fault(step),
+        }
+        Ok(())
+    }
+
+    /// What must hold at any time.
+    fn each_step(&mut self) -> Checked {
+        if let Some(node) = self.dying.filter(|node| self.world.ambush.is_none() && !self.runs(*node)) {
+            self.dying = None;
+            self.say(format_args!("n{node} died at its output, and starts"));
+            self.ledger.forgot(node);
+            self.whole_tree(node)?;
+            self.world.start(node);
+        }
+        let mut shown = Vec::new();
+        for node in &mut self.world.nodes {
+            shown.append(&mut node.disk.shown);
+        }
+        check::whole(shown.iter().map(|(path, data)| (path, data.as_ref())), &self.ledger)
+    }
+
+    /// What a machine shows, all of it: after its power failed.
+    fn whole_tree(&self, node: usize) -> Checked {
+        let files = self.files(node);
+        check::whole(files.iter().map(|(path, data)| (path, data)), &self.ledger)
+    }
+
+    /// Mends everything that was broken, and starts what is down.
+    fn heal(&mut self) {
+        self.world.ambush = None;
+        if let Some(node) = self.dying.take().filter(|node| !self.runs(*node)) {
+            self.ledger.forgot(node);
+        }
+        self.world.net.conditions = Conditions::default();
+        self.world.hints_lost_per_mille = 0;
+        self.world.hints_strange_per_mille = 0;
+        for index in 0..self.world.nodes.len() {
+            self.give_back(index);
+            let node = &mut self.world.nodes[index];
+            node.disk.chaos = None;
+            node.disk.faults.clear();
+            node.disk.fs.capacity = ROOM;
+            node.disk.unplugged.clear();
+            node.store.faults.clear();
+            let lame = node.notices.iter().any(|notice| notice.contains(NO_STORE));
+            node.notices.clear();
+            if node.engine.is_none() || lame {
+                self.world.restart(index);
+            }
+        }
+        self.world.heal();
+        self.join();
+    }
+
+    /// Everything heals and comes to rest; then all is checked.
+    fn rest(&mut self) -> Checked {
+        self.heal();
+        self.say("all heals");
+        if !self.outsiders.is_empty() {
+            return Err(Broken::new(0, "cannot join", format!("{:?}", self.outsiders)));
+        }
+        for _ in 0..DECISIONS_MAX {
+            self.quiet()?;
+            if !self.confirm_held() {
+                break;
+            }
+        }
+        self.each_step()?;
+        let machines = self.machines();
+        check::same_trees(&machines)?;
+        check::nothing_lost(&machines, &self.ledger)?;
+        check::deleted_stays_deleted(&machines, &self.ledger)?;
+        if !self.ledger.confused {
+            check::edits_stand(&machines, &self.ledger)?;
+        }
+        check::inside(&machines, OUTSIDE)?;
+        if !self.ledger.forgetful {
+            check::one_conflict_file(&machines, &self.ledger)?;
+            check::one_place_each(&machines, &self.ledger)?;
+        }
+        check::nothing_left_over(&machines)?;
+        self.ledger.rested();
+        Ok(())
+    }
+
+    fn quiet(&mut self) -> Checked {
+        let step = Duration::from_secs(60);
+        let mut result = Ok(());
+        let end = self.world.now().plus(DEADLINE);
+        while self.world.now() < end {
+            result = self.world.try_quiet(step);
+            self.each_step()?;
+            if result.is_ok() {
+                return Ok(());
+            }
+            // What another waits for may be gone here for good, once it is confirmed.
+            self.confirm_held();
+        }
+        match result {
+            Err(unquiet) if !self.only_lost_contents(&unquiet) => {
+                let whys = self.whys();
+                Err(Broken::new(1, "not at rest", format!("{unquiet}\n{whys}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Confirms deletes that are held; whether there were any.
+    fn confirm_held(&mut self) -> bool {
+        let mut any = false;
+        for index in 0..self.world.nodes.len() {
+            let held = self.world.ask(index, Command::Deletions { path: None });
+            if matches!(held, Ok(Reply::Deletions(held)) if held.iter().any(|held| held.count > 0)) {
+                any = true;
+                self.say(format_args!("n{index} confirms its deletes"));
+                let path = SHARE.into();
+                let _ = self.world.ask(index, Command::DecideDeletions { path, confirm: true });
+            }
+        }
+        any
+    }
+
+    /// An hour in which nothing is to be done, and then a look at everything, which finds nothing.
+    fn idle(&mut self) -> Checked {
+        self.look_through();
+        self.world.run_for(SETTLED);
+        let before = self.counts();
+        self.world.run_for(Duration::from_secs(3600 * IDLE_HOURS));
+        let after = self.counts();
+        check::still(&before, &after, IDLE_HOURS)?;
+        self.look_through();
+        check::rescan_is_free(&after, &self.counts())
+    }
+
+    /// Has every machine look through its folder, as the watcher lost its hints.
+    fn look_through(&mut self) {
+        for index in 0..self.world.nodes.len() {
+            self.world.node(index).disk(|disk, _| disk.overflow());
+        }
+        self.world.run_for(Duration::from_secs(60));
+    }
+
+    fn errors(&mut self, node: usize, per_mille: u64) {
+        let errors = vec![DiskError::Io, DiskError::Denied, DiskError::NoSpace, DiskError::Changed];
+        let chaos =
+            Chaos { rng: self.rng.fork(), per_mille: u32::try_from(per_mille).unwrap_or(1000), errors };
+        self.world.nodes[node].disk.chaos = (per_mille > 0).then_some(chaos);
+    }
+}

@@ -1,0 +1,140 @@
+//! What users did, from their point of view: which contents they wrote, and who replaced, deleted or moved them having
+//! seen them. The checks compare a world with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The fate of one content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fate {
+    /// Nobody who had it replaced or deleted it: it must be somewhere.
+    pub alive: bool,
+    /// How often it was written.
+    pub writes: u32,
+    /// It was moved, touched or brought back: where it must not be cannot be told so simply any more.
+    pub handled: bool,
+    /// A user settled a conflict in which it may have had a part: it may be in an archive alone.
+    pub settled: bool,
+    /// Who deleted it, and where.
+    pub deleted: Option<(usize, String)>,
+}
+
+/// What users did.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    fates: BTreeMap<Vec<u8>, Fate>,
+    /// Some machine may have forgotten what it had told others.
+    pub forgetful: bool,
+    /// Some machine was another before, or became what it had been earlier: what it deletes it may not have seen.
+    pub confused: bool,
+}
+
+impl Ledger {
+    /// A user wrote a content.
+    pub fn wrote(&mut self, content: &[u8]) {
+        let fate = self.fates.entry(content.to_vec()).or_default();
+        fate.writes += 1;
+        fate.handled |= fate.deleted.take().is_some();
+        fate.alive = true;
+    }
+
+    /// A user who saw these contents put something else in their place.
+    pub fn replaced(&mut self, contents: &[Vec<u8>]) {
+        for content in contents {
+            self.fate(content).alive = false;
+        }
+    }
+
+    /// A user deleted these: contents with the paths where they were.
+    pub fn deleted(&mut self, node: usize, files: &[(String, Vec<u8>)]) {
+        for (path, content) in files {
+            let fate = self.fate(content);
+            fate.alive = false;
+            fate.deleted = Some((node, path.clone()));
+        }
+    }
+
+    /// A machine's user took back deletes that were held there: some of these may come back.
+    pub fn undeleted(&mut self, node: usize) {
+        self.handle_deletes_of(node);
+    }
+
+    fn handle_deletes_of(&mut self, node: usize) {
+        for fate in self.fates.values_mut() {
+            fate.handled |= matches!(fate.deleted, Some((who, _)) if who == node);
+        }
+    }
+
+    /// These were moved or touched.
+    pub fn handled(&mut self, contents: &[Vec<u8>]) {
+        for content in contents {
+            self.fate(content).handled = true;
+        }
+    }
+
+    /// A user settled a conflict; which contents had a part in it only the engine knows.
+    pub fn settled(&mut self) {
+        for fate in self.fates.values_mut() {
+            (fate.settled, fate.handled) = (true, true);
+        }
+    }
+
+    /// This came back at a user's wish.
+    pub fn restored(&mut self, content: &[u8]) {
+        let fate = self.fate(content);
+        (fate.alive, fate.handled, fate.deleted) = (true, true, None);
+    }
+
+    /// A machine forgot: what was deleted there may never have been told.
+    pub fn forgot(&mut self, node: usize) {
+        self.forgetful = true;
+        self.handle_deletes_of(node);
+    }
+
+    /// Everything is at rest: what was deleted is known to all, whatever any of them may forget.
+    pub fn rested(&mut self) {
+        for fate in self.fates.values_mut() {
+            if let Some((who, _)) = &mut fate.deleted {
+                *who = usize::MAX;
+            }
+        }
+    }
+
+    fn fate(&mut self, content: &[u8]) -> &mut Fate {
+        self.fates.entry(content.to_vec()).or_default()
+    }
+
+    /// Whether a user ever wrote exactly this.
+    pub fn knows(&self, content: &[u8]) -> bool {
+        self.fates.contains_key(content)
+    }
+
+    /// What must be somewhere.
+    pub fn alive(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.fates.iter().filter(|(_, fate)| fate.alive).map(|(content, _)| content)
+    }
+
+    /// What must stand in the folders, and not in an archive alone.
+    pub fn standing(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.fates.iter().filter(|(_, fate)| fate.alive && !fate.settled).map(|(content, _)| content)
+    }
+
+    /// What must be somewhere, but for what is on none of the disks: those that a user threw away with a disk.
+    pub fn bury_all_but(&mut self, kept: &BTreeSet<Vec<u8>>) {
+        for (content, fate) in &mut self.fates {
+            fate.alive &= kept.contains(content);
+        }
+    }
+
+    /// Each content that was deleted as its writer had left it, with the path where it was.
+    pub fn gone_for_good(&self) -> impl Iterator<Item = (&Vec<u8>, &String)> {
+        self.fates
+            .iter()
+            .filter(|(_, fate)| fate.writes == 1 && !fate.handled && !fate.alive)
+            .filter_map(|(content, fate)| fate.deleted.as_ref().map(|(_, path)| (content, path)))
+    }
+
+    /// Whether a content was written once, and never brought back.
+    pub fn is_single(&self, content: &[u8]) -> bool {
+        self.fates.get(content).is_some_and(|fate| fate.writes == 1 && !fate.handled)
+    }
+}
