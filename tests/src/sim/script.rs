@@ -1,5 +1,5 @@
 //! A history as plain text: machines, a seed for chance, and a list of steps, one a line. The player
-//! ([`History`](super::history::History)) says what each step does; this file only reads and writes them.
+//! ([`history`](super::history)) says what each step does; this file only reads and writes them.
 
 use std::fmt;
 use std::str::FromStr;

@@ -86,7 +86,7 @@ pub struct World {
     pub trace: Trace,
     /// How many hints of the watcher in a thousand are lost; an overflow is told in their place.
     pub hints_lost_per_mille: u32,
-    /// How many in a thousand come up to [`HINT_LATE_MAX`] late, and how many come twice.
+    /// How many in a thousand come up to `HINT_LATE_MAX` late, and how many come twice.
     pub hints_strange_per_mille: u32,
     /// Kills an engine at one of its outputs.
     pub ambush: Option<Ambush>,

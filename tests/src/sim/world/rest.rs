@@ -9,7 +9,7 @@ use super::super::users::Tree;
 use super::{ANSWER_MAX, QUIET, World};
 
 impl World {
-    /// Gives a command; its outcome will be in [`SimNode::replies`].
+    /// Gives a command; its outcome will be in the replies of its node.
     pub fn command(&mut self, index: usize, command: Command) -> CommandId {
         let now = self.now_at(index);
         let engine = self.nodes[index].engine.as_mut().expect("the machine runs");
