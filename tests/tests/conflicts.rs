@@ -359,3 +359,29 @@ fn a_bad_name_says_nothing_of_what_lies_beside_it() {
     world.run_for(60 * SECOND);
     assert_eq!(world.status(0).shares[0].problems, [] as [String; 0]);
 }
+
+/// Who takes a conflict file's content while the original is edited has not seen that content there: neither is lost.
+#[test]
+fn an_edit_beside_a_resolve_is_a_file_of_its_own() {
+    for seed in SEEDS {
+        let mut world = joined(seed);
+        world.node(0).write(&at("a"), b"old");
+        rest(&mut world);
+        world.node(0).write(&at("a"), b"one");
+        world.node(1).write(&at("a"), b"two");
+        rest(&mut world);
+        let listed = conflicts(&mut world);
+        let name = listed[0].path.strip_prefix("/share/").expect("in the share").to_owned();
+        let kept = text(&world, 0, &name).expect("a conflict file");
+        world.node(0).write(&at("a"), b"new");
+        assert!(resolve(&mut world, 0, &name, true).is_ok());
+        for index in 0..2 {
+            let names = names(&world, index);
+            let texts: Vec<_> = names.iter().filter_map(|name| text(&world, index, name)).collect();
+            assert!(
+                texts.contains(&kept) && texts.contains(&"new".to_owned()),
+                "n{index}: {names:?} {texts:?}"
+            );
+        }
+    }
+}

@@ -76,10 +76,7 @@ fn while_a_conflict_is_kept() {
     crash_everywhere("conflict", &[BEFORE, AFTER, TORN]);
 }
 
-/// Shows a defect that is known and not mended yet (docs/testing.md): a file comes back whose engine died soon before
-/// a delete of it arrived.
 #[test]
-#[ignore = "open"]
 fn while_files_are_deleted() {
     crash_everywhere("delete", &[BEFORE, AFTER, TORN]);
 }

@@ -552,7 +552,7 @@ fn a_member_that_stops_reading_holds_up_nobody() {
         eventually(DEADLINE, "the honest go on", || a.path(&back).exists() && c.path(&there).exists());
         std::thread::sleep(Duration::from_secs(1));
     }
-    assert!(begun.elapsed() < Duration::from_secs(15), "the honest were held up: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(30), "the honest were held up: {:?}", begun.elapsed());
     let more = memory_peak(&scene.a) - before;
     assert!(more < 24 << 20, "{more} bytes more were held for who does not read");
     // When it reads again it gets all that it asked for.
@@ -606,7 +606,8 @@ fn a_large_download_is_taken_up_where_a_kill_left_it() {
     assert!(fs::read(b.path("large")).unwrap() == content);
     let sent = sent(&a);
     println!("{sent} of {len}");
-    assert!(sent * 10 < len as u64 * 13, "{sent} bytes were sent for {len}");
+    // Again comes what no flush had covered (64 MiB at most), and what was on its way; not the other half.
+    assert!(sent < len as u64 + 120_000_000, "{sent} bytes were sent for {len}");
     in_step(&[&a, &b]);
     assert_eq!(b.names(), ["large"]);
 }

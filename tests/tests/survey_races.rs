@@ -3,7 +3,6 @@
 //!
 //! `SIM_SEED=7` runs one seed of the storms, `SIM_SEEDS=0..500` many.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clearskies_core::engine::command::{Command, HeldDeletions, Reply};
@@ -182,8 +181,7 @@ fn storm_world(seed: u64, both: bool) {
         let now = names(&world, 0);
         assert!(made.keys().eq(&now), "seed {seed}: nobody else did anything, but {made:?} became {now:?}");
     }
-    let distinct = |all: Vec<Vec<u8>>| all.into_iter().collect::<BTreeSet<_>>();
-    assert_eq!(distinct(after), distinct(before), "seed {seed}");
+    assert!(after == before, "seed {seed}: {} files became {}", before.len(), after.len());
 }
 
 #[test]

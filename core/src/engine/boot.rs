@@ -6,6 +6,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::club::codebook::CodeBook;
 use crate::club::identity::PeerKeys;
@@ -22,10 +23,14 @@ use crate::share::layout::{self, Fact, MetaKey};
 use crate::share::progress::Progress;
 use crate::share::renewal::Renewal;
 use crate::share::{Membership, Share, decode_resume};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 
 /// Facts of one look-up.
 const PAGE: u32 = 1000;
+
+/// The first pause before a start that failed is tried again; it doubles up to the last.
+const RETRY_FIRST: Duration = Duration::from_secs(2);
+const RETRY_LAST: Duration = Duration::from_secs(300);
 
 /// Node facts.
 const RUN_TOKEN: &str = "run";
@@ -41,6 +46,8 @@ type Facts = Vec<(u8, Vec<u8>, Vec<u8>)>;
 pub struct Boot {
     loading: Option<Token>,
     failed: Option<String>,
+    retry_at: Option<Instant>,
+    pause: Duration,
     node: BTreeMap<String, Vec<u8>>,
     clubs: BTreeMap<RootId, Facts>,
 }
@@ -49,7 +56,14 @@ impl Boot {
     /// Asks for the first facts.
     pub fn begin(out: &mut Outbox) -> Boot {
         let token = load(out, Vec::new());
-        Boot { loading: Some(token), failed: None, node: BTreeMap::new(), clubs: BTreeMap::new() }
+        Boot {
+            loading: Some(token),
+            failed: None,
+            retry_at: None,
+            pause: RETRY_FIRST,
+            node: BTreeMap::new(),
+            clubs: BTreeMap::new(),
+        }
     }
 
     /// Whether the engine is at work.
@@ -60,6 +74,11 @@ impl Boot {
     /// Why the node cannot work, if so.
     pub fn failed(&self) -> Option<&String> {
         self.failed.as_ref()
+    }
+
+    /// When a start that failed is tried again.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.retry_at
     }
 
     fn take(&mut self, rows: Vec<Row>) {
@@ -95,11 +114,7 @@ impl Engine {
         let rows = match completion {
             Completion::Store(Ok(StoreDone::Loaded(answers))) => answers.pop().unwrap_or_default(),
             _ => {
-                let why = "The node's database cannot be read; see the log. Nothing is synced until it can.";
-                self.boot.failed = Some(why.into());
-                self.boot.loading = None;
-                self.out.event(Event::Notice { share: None, message: why.into() });
-                self.run_early(now);
+                self.boot_failed(now);
                 return true;
             }
         };
@@ -115,9 +130,35 @@ impl Engine {
             return true;
         }
         self.boot.loading = None;
+        if self.boot.failed.take().is_some() {
+            let message = "The node's database can be read again.".into();
+            self.out.event(Event::Notice { share: None, message });
+        }
         self.come_to_life(now);
         self.run_early(now);
         true
+    }
+
+    /// The store could not be read: the start begins anew after a while.
+    fn boot_failed(&mut self, now: Now) {
+        let why = "The node's database cannot be read; see the log. Nothing is synced until it can; it is tried again.";
+        if self.boot.failed.replace(why.into()).is_none() {
+            self.out.event(Event::Notice { share: None, message: why.into() });
+        }
+        self.boot.loading = None;
+        self.boot.node.clear();
+        self.boot.clubs.clear();
+        self.boot.retry_at = Some(now.mono.plus(self.boot.pause));
+        self.boot.pause = (self.boot.pause * 2).min(RETRY_LAST);
+        self.run_early(now);
+    }
+
+    /// Tries a start that failed again, if it is time.
+    pub(super) fn boot_timeout(&mut self, now: Now) {
+        if self.boot.retry_at.take_if(|at| *at <= now.mono).is_some() && !self.stopping {
+            self.out.set_owner(None);
+            self.boot.loading = Some(load(&mut self.out, Vec::new()));
+        }
     }
 
     fn run_early(&mut self, now: Now) {
@@ -176,6 +217,7 @@ impl Engine {
             let Some((share, mut ctx)) = self.share_ctx(now, root) else { continue };
             if renewed {
                 share.begin_renewal(Renewal::StrangeStore);
+                share.doubt_store();
             }
             share.folder.open(ctx.out);
             share.pump(&mut ctx);

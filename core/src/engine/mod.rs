@@ -198,6 +198,7 @@ impl Engine {
 
     /// Time has passed; early calls do nothing.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.boot_timeout(now);
         let roots: Vec<RootId> = self.shares.keys().copied().collect();
         for root in roots {
             let Some((share, mut ctx)) = self.share_ctx(now, root) else { continue };
@@ -267,7 +268,8 @@ impl Engine {
         let shares = self.shares.values().filter_map(Share::poll_timeout);
         let links = self.links.all.values().filter_map(|l| l.connection.as_ref()?.poll_timeout());
         let lan = self.lan.poll_timeout().filter(|_| self.uses_lan() && !self.paused);
-        let own = [self.dial_timeout(), lan, self.prune_timeout(), self.quit_timeout()];
+        let own =
+            [self.boot.poll_timeout(), self.dial_timeout(), lan, self.prune_timeout(), self.quit_timeout()];
         shares.chain(links).chain(own.into_iter().flatten()).min()
     }
 
@@ -276,6 +278,10 @@ impl Engine {
         self.heed_clock(now);
         let share = self.shares.get_mut(&root)?;
         self.out.set_owner(Some(root));
+        #[cfg(any(test, feature = "simulator"))]
+        if self.plain {
+            share.survey.gather_few();
+        }
         let ctx = Ctx {
             now,
             out: &mut self.out,

@@ -27,6 +27,9 @@ pub enum Found {
     Running,
     /// By the first scan of a run: it happened when the disk says.
     Offline,
+    /// By the first scan after the end of the store may have been lost: what has no base may be new, or have come from
+    /// others and be deleted by now.
+    AfterLoss,
     /// The store was lost, the folder attached with contents, or the path selected again: what has no base may be
     /// old, new, or deleted long ago.
     WithoutBase,
@@ -144,7 +147,7 @@ fn touched(view: &View<'_>, seen: &Observed<'_>, base: &Record, found: Found, no
         return LocalChange::None;
     }
     let wall = match found {
-        Found::Offline => WallTime(seen.stamp.ctime_ns).min(now),
+        Found::Offline | Found::AfterLoss => WallTime(seen.stamp.ctime_ns).min(now),
         Found::Running | Found::WithoutBase => now,
     };
     // Of a directory the times are not known.
@@ -155,7 +158,7 @@ fn touched(view: &View<'_>, seen: &Observed<'_>, base: &Record, found: Found, no
 /// There is no base, and the content is not the shown one's.
 fn without_base(view: &View<'_>, seen: &Observed<'_>, found: Found, now: WallTime) -> LocalChange {
     // A base that is deleted says that nothing was here: then this is new, whatever the situation.
-    if found == Found::WithoutBase && view.row.base_uuid().is_none() {
+    if matches!(found, Found::AfterLoss | Found::WithoutBase) && view.row.base_uuid().is_none() {
         if !view.policy.caught_up {
             return LocalChange::Wait(Reason::NotCaughtUp);
         }
@@ -163,14 +166,20 @@ fn without_base(view: &View<'_>, seen: &Observed<'_>, found: Found, now: WallTim
             return LocalChange::None;
         }
     }
+    let time = when(seen, found, now);
     if let Some(shown) = view.shown.filter(|shown| entry(shown).is_some()) {
         if view.implied_dir && entry(shown).is_some_and(|value| value.content == *seen.content) {
             return LocalChange::Adopt { uuid: shown.uuid };
         }
-        return edit(view, seen, shown, false, when(seen, found, now));
+        if found == Found::WithoutBase {
+            return edit(view, seen, shown, false, time);
+        }
+        // What others brought here meanwhile may be a file that this very peer holds elsewhere, and edits there: two
+        // values of one record by one peer cannot conflict, because its later revision covers the earlier one.
+        let (value, meta) = (value_now(seen, None), meta_now_without(seen));
+        return LocalChange::Create { revive: None, value, meta, time };
     }
     let tombstone = view.base.or(view.dead.last().copied());
-    let time = when(seen, found, now);
     LocalChange::Create {
         revive: tombstone.map(|record| record.uuid),
         value: value_now(seen, None),
@@ -259,7 +268,7 @@ fn when(seen: &Observed<'_>, found: Found, now: WallTime) -> WallTime {
         Found::Running => now,
         // A directory's time says nothing.
         _ if *seen.content == EntryContent::Dir => now,
-        Found::Offline | Found::WithoutBase => WallTime(seen.stamp.mtime_ns).min(now),
+        Found::Offline | Found::AfterLoss | Found::WithoutBase => WallTime(seen.stamp.mtime_ns).min(now),
     }
 }
 
@@ -385,11 +394,10 @@ mod tests {
             case.finds(&file(1), Found::Running),
             LocalChange::Create { revive: Some(uuid), time: WallTime(2001), .. } if uuid == dead.uuid
         ));
-        assert_eq!(case.finds(&file(1), Found::WithoutBase), LocalChange::None);
-        assert!(matches!(
-            case.finds(&file(2), Found::WithoutBase),
-            LocalChange::Create { revive: Some(_), .. }
-        ));
+        for found in [Found::AfterLoss, Found::WithoutBase] {
+            assert_eq!(case.finds(&file(1), found), LocalChange::None);
+            assert!(matches!(case.finds(&file(2), found), LocalChange::Create { revive: Some(_), .. }));
+        }
     }
 
     #[test]
@@ -404,6 +412,19 @@ mod tests {
             case.finds(&file(1), Found::WithoutBase),
             LocalChange::Edit { from_base: false, time: WallTime(1), meta: Some(_), .. }
         ));
+    }
+
+    #[test]
+    fn what_is_made_where_others_have_a_file_is_a_record_of_its_own() {
+        let mut case = Case::empty();
+        case.shown = Some(file_record(3, "/a", 2, 5));
+        for (found, at) in [(Found::Running, NOW), (Found::Offline, WallTime(1))] {
+            assert!(matches!(
+                case.finds(&file(1), found),
+                LocalChange::Create { revive: None, time, .. } if time == at
+            ));
+        }
+        assert_eq!(case.finds(&file(2), Found::Running), LocalChange::None);
     }
 
     #[test]

@@ -189,9 +189,14 @@ pub struct Move {
 /// there; everything else by inode with unchanged size and mtime, then by content, equal names first. Each path is
 /// used once; moves are ordered by `from`, so that a directory comes before what it holds. Paths that had no base
 /// have no record that could move, and are left out, as are rows whose stamp was too young to be trusted (these may
-/// still go by content). Takes O(n log n).
-pub fn match_moves(gone: &[(RelPath, PathRow)], appeared: &[Appeared]) -> Vec<Move> {
-    let mut matching = Matching::new(gone, appeared);
+/// still go by content). `dirs` are directories that are known to have moved, from where they were. Takes O(n log n).
+pub fn match_moves(
+    gone: &[(RelPath, PathRow)],
+    appeared: &[Appeared],
+    dirs: &BTreeMap<RelPath, RelPath>,
+) -> Vec<Move> {
+    let mut matching = Matching::new(gone, appeared, dirs);
+    matching.known();
     matching.by_inode(true);
     matching.by_directory();
     matching.by_inode(false);
@@ -203,16 +208,21 @@ pub fn match_moves(gone: &[(RelPath, PathRow)], appeared: &[Appeared]) -> Vec<Mo
 struct Matching<'a> {
     gone: &'a [(RelPath, PathRow)],
     appeared: &'a [Appeared],
+    dirs: &'a BTreeMap<RelPath, RelPath>,
     /// Per gone path: the appeared one, and whether content alone told.
     target: Vec<Option<(usize, bool)>>,
     taken: Vec<bool>,
 }
 
 impl<'a> Matching<'a> {
-    fn new(gone: &'a [(RelPath, PathRow)], appeared: &'a [Appeared]) -> Matching<'a> {
+    fn new(
+        gone: &'a [(RelPath, PathRow)],
+        appeared: &'a [Appeared],
+        dirs: &'a BTreeMap<RelPath, RelPath>,
+    ) -> Matching<'a> {
         let target = alloc::vec![None; gone.len()];
         let taken = alloc::vec![false; appeared.len()];
-        Matching { gone, appeared, target, taken }
+        Matching { gone, appeared, dirs, target, taken }
     }
 
     /// The gone paths that are still free, with what was on disk there.
@@ -257,6 +267,20 @@ impl<'a> Matching<'a> {
         }
     }
 
+    /// The directories that are known to have moved.
+    fn known(&mut self) {
+        for (from, to) in self.dirs {
+            let from = self.gone.binary_search_by(|(path, _)| path.cmp(from));
+            let to = self.appeared.binary_search_by(|item| item.path.cmp(to));
+            if let (Ok(from), Ok(to)) = (from, to)
+                && self.gone[from].1.base_uuid().is_some()
+                && self.appeared[to].stamp.kind == Kind::Dir
+            {
+                self.take(from, to, false);
+            }
+        }
+    }
+
     fn by_inode(&mut self, dirs: bool) {
         let wanted = |stamp: &Stamp| (stamp.kind == Kind::Dir) == dirs;
         self.pair(
@@ -280,7 +304,8 @@ impl<'a> Matching<'a> {
                 above.push((path, &appeared[to].path));
                 continue;
             }
-            let Some(&(from_dir, to_dir)) = above.last() else { continue };
+            let moved = above.last().copied().or_else(|| self.moved_above(path));
+            let Some((from_dir, to_dir)) = moved else { continue };
             let (Some(disk), Some(_)) = (&row.disk, row.base_uuid()) else { continue };
             let Some(expected) = path.rebase(from_dir, to_dir) else { continue };
             let Ok(to) = appeared.binary_search_by(|item| item.path.cmp(&expected)) else { continue };
@@ -297,6 +322,14 @@ impl<'a> Matching<'a> {
                 }
             }
         }
+    }
+
+    /// The nearest directory above a path that is known to have moved, and where it is.
+    fn moved_above(&self, path: &RelPath) -> Option<(&'a RelPath, &'a RelPath)> {
+        if self.dirs.is_empty() {
+            return None;
+        }
+        path.ancestors().find_map(|dir| self.dirs.get_key_value(&dir))
     }
 
     fn by_content(&mut self, same_name: bool) {
@@ -491,7 +524,7 @@ mod tests {
 
     fn moves(gone: &[(&str, PathRow)], appeared: &[Appeared]) -> Vec<(String, String, bool)> {
         let gone: Vec<_> = gone.iter().map(|(at, row)| (path(at), row.clone())).collect();
-        match_moves(&gone, appeared)
+        match_moves(&gone, appeared, &BTreeMap::new())
             .into_iter()
             .map(|m| (m.from.as_str().into(), m.to.as_str().into(), m.by_content))
             .collect()
@@ -571,6 +604,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_of_a_directory_counts_in_every_batch() {
+        let dir = EntryContent::Dir;
+        let dirs = BTreeMap::from([(path("d"), path("f"))]);
+        let gone = [(path("d"), row(dir.clone(), 1)), (path("d/a"), row(file(4), 9))];
+        // Both have the inode, and both files the content.
+        let twins = |top: &str| {
+            let (dir, inner) = (appeared(top, dir.clone(), 1, false), alloc::format!("{top}/a"));
+            [dir, appeared(&inner, file(4), 99, true)]
+        };
+        let found = [twins("e"), twins("f")].concat();
+        let to =
+            |moves: Vec<Move>| moves.into_iter().map(|m| String::from(m.to.as_str())).collect::<Vec<_>>();
+        assert_eq!(to(match_moves(&gone, &found, &dirs)), ["f", "f/a"]);
+        // The directory itself was in the batch before.
+        assert_eq!(to(match_moves(&gone[1..], &found, &dirs)), ["f/a"]);
+        assert_eq!(to(match_moves(&gone[1..], &found, &BTreeMap::new())), ["e/a"]);
+    }
+
+    #[test]
     fn many_moves_are_found_quickly() {
         let mut gone = Vec::new();
         let mut found = Vec::new();
@@ -578,7 +630,7 @@ mod tests {
             gone.push((path(&alloc::format!("d/{n:05}")), row(file(1), n + 1)));
             found.push(appeared(&alloc::format!("e/{n:05}"), file(1), 20_000 - n, n % 2 == 0));
         }
-        assert_eq!(match_moves(&gone, &found).len(), 20_000);
+        assert_eq!(match_moves(&gone, &found, &BTreeMap::new()).len(), 20_000);
     }
 
     proptest! {
@@ -636,7 +688,7 @@ mod tests {
                 new.iter().map(|(at, (n, inode, read))| appeared(at, content(*n), *inode, *read)).collect();
             gone.sort_by(|a, b| a.0.cmp(&b.0));
             new.sort_by(|a, b| a.path.cmp(&b.path));
-            let found = match_moves(&gone, &new);
+            let found = match_moves(&gone, &new, &BTreeMap::new());
             prop_assert!(found.is_sorted_by(|a, b| a.from < b.from));
             let targets: alloc::collections::BTreeSet<_> = found.iter().map(|m| m.to.clone()).collect();
             prop_assert_eq!(targets.len(), found.len());

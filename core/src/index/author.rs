@@ -279,6 +279,16 @@ pub fn revise(author: &mut Author, from: &Record, revision: Revision) -> Result<
     finish(author, record)
 }
 
+/// Whether `now` holds a value that `peer` set without having seen `base`, of which it is a later join. A new value by
+/// the same peer cannot say that it has not seen that one: its revision, which is higher, covers it, and instead of a
+/// conflict the value would be lost. Such a value belongs in a record of its own.
+pub fn covers_own(peer: PeerId, base: &Record, now: Option<&Record>) -> bool {
+    now.is_some_and(|now| {
+        let set = &now.value_change;
+        set.peer == peer && !set.seen_by(&base.clock) && !now.same_value(base)
+    })
+}
+
 /// A loser to a value that is deleted takes its place (protocol §7 "Conflict"): written again into `stored`, the
 /// join of both, with a `value_clock` that is the join of both values'.
 pub fn take_place(author: &mut Author, stored: &Record, loser: &Record) -> Result<Record, Unmade> {
@@ -404,6 +414,21 @@ mod tests {
         let gone = delete(&mut me, &a).unwrap();
         assert_eq!(delete(&mut me, &gone), Err(Unmade::Same));
         assert_eq!(me.rev, 2);
+    }
+
+    #[test]
+    fn a_peer_cannot_conflict_with_itself() {
+        let (mut me, mut other) = (author(1), author(2));
+        let base = file(&mut other, "/a", 1);
+        let mine = edit(&mut me, &base, file_value(2), None).unwrap();
+        let again = edit(&mut me, &base, file_value(3), None).unwrap();
+        assert!(!conflicts(&again, &mine), "which is why it is asked for");
+        assert!(covers_own(me.peer, &base, Some(&mine)));
+        // Another's value conflicts, one that was seen is replaced, and an equal one is none.
+        assert!(!covers_own(other.peer, &base, Some(&mine)));
+        assert!(!covers_own(me.peer, &mine, Some(&mine)));
+        assert!(!covers_own(me.peer, &base, Some(&move_to(&mut me, &base, "/b".into()).unwrap())));
+        assert!(!covers_own(me.peer, &base, None));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::share::finish::Outcome;
 use crate::share::layout::Fact;
 use crate::share::pipeline::{Batch, Effects, Op};
 use crate::share::renewal::Renewal;
+use crate::share::task::Task;
 use crate::share::txn::{Miss, Txn};
 use crate::wire::directory::DirectoryMessage;
 use crate::wire::message::Message;
@@ -211,7 +212,7 @@ impl Share {
             }
         }
         // An intent explains the first look at its path and no later one: the same content may come from the user then.
-        if !self.intents.is_empty() {
+        if self.unjudged || !self.intents.is_empty() {
             self.forget_intents(&effects.judged, &ops);
         }
         let grown = effects.archived.iter().fold(0u64, |sum, kept| sum.saturating_add(kept.file.stamp.size));
@@ -227,8 +228,11 @@ impl Share {
         for path in effects.again {
             self.survey.hint(path, ctx.now);
         }
+        for (path, from) in effects.doubted {
+            self.survey.note_doubted(path, from, self.work.busy(), ctx.now);
+        }
         for task in effects.tasks {
-            if !self.work.holds_back(&task, ctx.now) {
+            if !self.is_unjudged(&task) && !self.work.holds_back(&task, ctx.now) {
                 self.work.begin(task);
             }
         }
@@ -261,7 +265,13 @@ impl Share {
         }
         for op in ops {
             match op {
-                Op::LookedThrough { .. } => self.intents.clear(),
+                Op::LookedThrough { .. } => {
+                    let survey = &self.survey;
+                    self.intents.retain(|path, _| survey.is_unseen(path));
+                    if core::mem::take(&mut self.unjudged) {
+                        self.work.wake();
+                    }
+                }
                 Op::Finish { items, .. } => {
                     let placed = items.iter().filter(|item| matches!(item.outcome, Outcome::Placed { .. }));
                     for item in placed {
@@ -271,6 +281,13 @@ impl Share {
                 _ => {}
             }
         }
+    }
+
+    /// Whether a task concerns a path at which the last run may have put something that was not looked at since: worked
+    /// at first, it would not be looked at as what that run left there.
+    fn is_unjudged(&self, task: &Task) -> bool {
+        let left = |path: &RelPath| self.intents.contains_key(path);
+        self.unjudged && (left(task.path()) || matches!(task, Task::Rename { to, .. } if left(to)))
     }
 
     /// A batch could not be loaded or stored: nothing of it happened, and it is tried again.

@@ -72,7 +72,11 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
             let mut row = txn.row(path)?;
             note_archived(&row, path, archived.as_deref(), effects);
             row.base = base_for(txn, version, path)?;
-            row.disk = Some(DiskState { stamp: *stamp, content: content.clone(), settled: *settled });
+            // What lies in a directory is seen by walking it alone, not by giving it a mode.
+            let walked = |disk: &DiskState| disk.settled && disk.stamp.inode == stamp.inode;
+            let dir = *content == EntryContent::Dir;
+            let settled = if dir { row.disk.as_ref().is_some_and(walked) } else { *settled };
+            row.disk = Some(DiskState { stamp: *stamp, content: content.clone(), settled });
             txn.put_row(path, row);
         }
         Outcome::Removed { archived } => {

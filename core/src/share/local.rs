@@ -9,6 +9,7 @@ use crate::files::conflict;
 use crate::files::local::{Found, LocalChange, Observed, local_change, mode_of};
 use crate::files::path::RelPath;
 use crate::files::plan::{Policy, Target};
+use crate::files::reconcile::inode_key;
 use crate::files::row::{Base, DiskState};
 use crate::ids::Uuid;
 use crate::index::author::{self, Author, Revision, Unmade};
@@ -42,6 +43,8 @@ pub enum What {
         state: DiskState,
         /// Where it was before, if it was moved here: that path is gone.
         moved_from: Option<RelPath>,
+        /// Whether it is known that it is new: where it may have been before was looked at together with it.
+        sure: bool,
     },
     /// Nothing any more.
     Gone {
@@ -195,6 +198,10 @@ impl Judge<'_> {
             }
             LocalChange::Wait(_) => return Ok(()),
             LocalChange::Create { revive, mut value, meta, time } => {
+                if let Some(from) = self.other_name(item)? {
+                    self.effects.doubted.push((path.clone(), from));
+                    return Ok(());
+                }
                 if let Some(taken) = self.taken.get(path) {
                     value.conflict_source = self.source_of(taken)?;
                     self.effects.recorded.push(path.clone());
@@ -213,6 +220,10 @@ impl Judge<'_> {
             LocalChange::Edit { uuid, from_base, value, meta, time } => {
                 let (value, time) = (Value::Entry(value), Some(time));
                 match scene.base.as_ref().filter(|_| from_base) {
+                    Some(base) if author::covers_own(author.peer, base, scene.base_now.as_deref()) => {
+                        let meta = meta.unwrap_or_else(|| base.meta.clone());
+                        author::create(&mut author, self.new_uuid(), path.to_key(), value, meta, time)
+                    }
                     Some(base) => {
                         // What the user saw was the base's value; a value that the base's other members had
                         // seen, but that
@@ -251,6 +262,24 @@ impl Judge<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Where the very file lay that seems to be new, if a row still has it there: a user may have moved it before its
+    /// end there could be seen, perhaps while sync was about to store that it had put it there.
+    fn other_name(&mut self, item: &Observation) -> Result<Option<RelPath>, Miss> {
+        let What::Holds { state, sure: false, .. } = &item.what else { return Ok(None) };
+        let EntryContent::File { size: 1.., sha256 } = &state.content else { return Ok(None) };
+        let Some(key) = inode_key(&state.stamp).filter(|_| item.found != Found::WithoutBase) else {
+            return Ok(None);
+        };
+        for from in self.txn.paths_with(sha256)? {
+            let row = self.txn.row(&from)?;
+            let same = row.disk.as_ref().is_some_and(|disk| inode_key(&disk.stamp) == Some(key));
+            if same && from != item.path {
+                return Ok(Some(from));
+            }
+        }
+        Ok(None)
     }
 
     /// The record whose older version a file is that was taken out of the archive.

@@ -161,8 +161,13 @@ pub struct Share {
     tokens: BTreeMap<Token, Asked>,
     /// How many peers the stored table has.
     peers_stored: usize,
-    /// Whether what the last run left was asked for.
-    leftovers: bool,
+    /// The removal of temps that nobody needs; no others are made while it is under way.
+    sweeping: Option<Token>,
+    /// Whether paths at which the last run may have installed something are still to be looked at.
+    unjudged: bool,
+    /// Whether the installs, and the downloads, that the last run left were asked for.
+    asked_intents: bool,
+    asked_partials: bool,
 }
 
 impl core::fmt::Debug for Share {
@@ -239,7 +244,10 @@ impl Share {
             retry_store_at: None,
             tokens: BTreeMap::new(),
             peers_stored: 0,
-            leftovers: false,
+            sweeping: None,
+            unjudged: false,
+            asked_intents: false,
+            asked_partials: false,
         }
     }
 
@@ -266,19 +274,22 @@ impl Share {
 
     /// Asks the store for what the last run left.
     fn load_leftovers(&mut self, ctx: &mut Ctx<'_>) {
-        self.leftovers = true;
         let (start, end) = layout::club_range(self.root);
         let range =
             |space| Query::Range { space, start: start.clone(), end: end.clone(), limit: LEFTOVERS_MAX };
-        let token = ctx.out.store(StoreOp::Load { queries: [range(Space::Intent)].into() });
-        self.tokens.insert(token, Asked::Intents);
-        let token = ctx.out.store(StoreOp::Load { queries: [range(Space::Partial)].into() });
-        self.tokens.insert(token, Asked::Partials);
+        if !core::mem::replace(&mut self.asked_intents, true) {
+            let token = ctx.out.store(StoreOp::Load { queries: [range(Space::Intent)].into() });
+            self.tokens.insert(token, Asked::Intents);
+        }
+        if !core::mem::replace(&mut self.asked_partials, true) {
+            let token = ctx.out.store(StoreOp::Load { queries: [range(Space::Partial)].into() });
+            self.tokens.insert(token, Asked::Partials);
+        }
     }
 
     /// Lets every part do what it can; called after each input.
     pub fn pump(&mut self, ctx: &mut Ctx<'_>) {
-        if !self.leftovers && self.is_member() && self.folder.is_open() {
+        if self.retry_store_at.is_none() && self.is_member() && self.folder.is_open() {
             self.load_leftovers(ctx);
         }
         self.heed_clock(ctx);
@@ -323,6 +334,7 @@ impl Share {
             return;
         }
         self.survey.without_base = !self.progress.looked_through;
+        self.survey.after_loss = self.progress.tail_lost;
         self.survey.live = self.progress.totals.files;
         self.survey.grain = self.folder.grain;
         let (stored, freed) = (!self.pipeline.has_looks(), self.work.freed());
@@ -346,14 +358,23 @@ impl Share {
     }
 
     fn waits_for_leftovers(&self) -> bool {
-        !self.leftovers || self.tokens.values().any(|asked| matches!(asked, Asked::Intents | Asked::Partials))
+        let asked = self.asked_intents && self.asked_partials;
+        !asked || self.tokens.values().any(|asked| matches!(asked, Asked::Intents | Asked::Partials))
     }
 
     fn pump_work(&mut self, ctx: &mut Ctx<'_>) {
         self.work.enabled = self.may_work();
         self.work.pump(ctx.now, ctx.out);
         self.work.pump_removals(self.pipeline.is_idle(), ctx.now, ctx.out);
-        self.intents.extend(self.work.take_unsure());
+        self.work.pump_flush(ctx.now, ctx.out);
+        let (unsure, groups) = self.work.take_unsure();
+        if !groups.is_empty() {
+            // The intents are kept until all of these were looked at.
+            self.intents_left.extend(groups.into_iter().map(|group| self.work.intents_key(group)));
+            self.intents.extend(unsure);
+            self.unjudged = true;
+            self.survey.look_through();
+        }
         let (items, groups) = self.work.take_finished();
         if !items.is_empty() || !groups.is_empty() {
             let intents = groups.into_iter().map(|group| self.work.intents_key(group)).collect();
@@ -383,7 +404,15 @@ impl Share {
 
     /// Whether paths may be brought to their version now.
     pub fn may_work(&self) -> bool {
-        !self.paused && self.is_member() && self.folder.is_open() && self.progress.looked_through
+        let ready = !self.waits_for_leftovers() && self.sweeping.is_none();
+        let looked = self.progress.looked_through && !self.progress.tail_lost && ready;
+        !self.paused && self.is_member() && self.folder.is_open() && looked
+    }
+
+    /// Has all temps removed that nothing needs any more.
+    fn sweep_temps(&mut self, ctx: &mut Ctx<'_>) {
+        let keep = self.work.temps_in_use();
+        self.sweeping = Some(ctx.out.disk(DiskOp::SweepTemps { root: self.root, keep }));
     }
 
     /// Whether changes made here may leave this peer.
@@ -440,12 +469,16 @@ impl Share {
             self.server.handle_store(token, result, &self.peers, ctx.out);
             return;
         }
-        self.survey.handle_store(token, result, &self.peers, ctx.now, ctx.out);
+        self.survey.handle_store(token, result, &self.peers, ctx.now);
     }
 
     fn handle_disk(&mut self, ctx: &mut Ctx<'_>, token: Token, result: Result<DiskDone, DiskError>) {
         if self.work.owns(token) {
             return self.work.handle_disk(token, result, &self.peers, ctx.now, ctx.out);
+        }
+        if self.sweeping == Some(token) {
+            self.sweeping = None;
+            return;
         }
         if self.late.owns(token) {
             return self.late.handle_disk(token, result, ctx.now);
@@ -458,6 +491,10 @@ impl Share {
             Some(Ok(())) => {
                 self.survey.look_through();
                 self.work.retry_all();
+                if self.asked_partials && !self.waits_for_leftovers() {
+                    // What was to be removed while the folder was away is still there.
+                    self.sweep_temps(ctx);
+                }
                 return;
             }
             Some(Err(trouble)) => {
@@ -474,6 +511,13 @@ impl Share {
 
     fn answered(&mut self, ctx: &mut Ctx<'_>, asked: Asked, result: Result<StoreDone, StoreError>) {
         let failed = result.as_ref().err().copied();
+        if failed.is_some() && matches!(asked, Asked::Intents | Asked::Partials) {
+            // Nothing begins before they are known: without them an install of the last run passes for an edit.
+            let again = matches!(asked, Asked::Intents);
+            *(if again { &mut self.asked_intents } else { &mut self.asked_partials }) = false;
+            self.retry_store_at = Some(ctx.now.mono.plus(STORE_PAUSE));
+            return;
+        }
         let mut answers = match result {
             Ok(StoreDone::Loaded(answers)) => answers,
             _ => Vec::new(),
@@ -495,12 +539,11 @@ impl Share {
                     }
                     self.intents_left.push(key);
                 }
+                self.unjudged = !self.intents.is_empty();
             }
             Asked::Partials => {
                 self.work.fetcher.load(&rows(), ctx.out);
-                let keep = self.work.fetcher.temps_in_use();
-                let token = ctx.out.disk(DiskOp::SweepTemps { root: self.root, keep });
-                self.survey.ignore(token);
+                self.sweep_temps(ctx);
             }
             Asked::Reclaim(former) => {
                 self.reclaim_loaded(ctx, former, failed.map_or_else(|| Ok(rows()), Err))

@@ -95,8 +95,7 @@ impl Op {
         match self {
             Op::Remote { .. } | Op::Knowledge { .. } | Op::Asked { .. } => 0,
             Op::Finish { .. } | Op::LookedThrough { .. } => 0,
-            Op::Local(_) => 1,
-            Op::Plan(_) | Op::Resolve { .. } | Op::Reclaim { .. } => 2,
+            Op::Local(_) | Op::Plan(_) | Op::Resolve { .. } | Op::Reclaim { .. } => 2,
         }
     }
 
@@ -130,6 +129,8 @@ pub struct Effects {
     pub awaited: Clock,
     /// Paths to be looked at again, because they changed meanwhile.
     pub again: Vec<RelPath>,
+    /// Paths that seem to be new, and where the same file was before, as far as is known: both are looked at together.
+    pub doubted: Vec<(RelPath, RelPath)>,
     /// Files that were moved to the archive.
     pub archived: Vec<Kept>,
     /// Files that were taken out of the archive and have a record now.

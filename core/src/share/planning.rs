@@ -171,6 +171,7 @@ impl Judge<'_> {
             Op::Reclaim { old, uuids, next } => self.reclaim(*old, uuids, *next),
             Op::LookedThrough { intents } => {
                 self.progress.looked_through = true;
+                self.progress.tail_lost = false;
                 self.drop_intents(intents);
                 Ok(())
             }
@@ -354,7 +355,7 @@ impl Judge<'_> {
             }
             _ => false,
         };
-        let target = self.target(path, scene.base_now.as_deref())?;
+        let target = self.target(path, scene.row.content(), scene.base_now.as_deref())?;
         let policy =
             Policy { author: self.may_author(), caught_up: self.progress.caught_up, known, ..Policy::FULL };
         let dead = scene.dead_refs();
@@ -401,8 +402,13 @@ impl Judge<'_> {
         known
     }
 
-    /// What stands where the base's record moved to.
-    fn target(&mut self, path: &RelPath, base_now: Option<&Record>) -> Result<Target, Miss> {
+    /// What stands where the base's record moved to; `here` is what is on disk at `path`.
+    fn target(
+        &mut self,
+        path: &RelPath,
+        here: Option<&EntryContent>,
+        base_now: Option<&Record>,
+    ) -> Result<Target, Miss> {
         let Some(now) = base_now.filter(|now| !now.deleted() && !path.is_key(&now.key)) else {
             return Ok(Target::Free);
         };
@@ -413,7 +419,10 @@ impl Judge<'_> {
             return Ok(if self.work.is_busy(&to) { Target::Taken } else { Target::Free });
         }
         if there.base_uuid() == Some(now.uuid) {
-            return Ok(Target::Holds);
+            // Another version may have been brought there: then this may be the only place that has what it wants, and
+            // stays until that is copied.
+            let wanted = here.is_some() && here == now.content() && there.content() != here;
+            return Ok(if wanted { Target::Taken } else { Target::Holds });
         }
         self.ring(path, &there)
     }

@@ -54,6 +54,9 @@ pub struct Progress {
     pub run: RunStart,
     /// Whether a writer has said in this run what it has, and was told nothing before that.
     pub met: bool,
+    /// The end of the store may be lost: what the disk has and the store does not know may be new, or old, or deleted.
+    /// Until the folder was looked through.
+    pub tail_lost: bool,
     /// Identities that were given up, the newest last; [`FORMER_MAX`] at most.
     pub former: Vec<Former>,
 }
@@ -69,7 +72,7 @@ impl Progress {
     pub fn encode(&self, peers: &mut PeerTable) -> Vec<u8> {
         let mut out = Vec::with_capacity(80);
         out.push(FORMAT);
-        let flags = [self.caught_up, self.looked_through, self.met];
+        let flags = [self.caught_up, self.looked_through, self.met, self.tail_lost];
         out.push((0..).zip(flags).map(|(bit, flag)| u8::from(flag) << bit).sum());
         let Totals { files, bytes, pending, pending_bytes, conflicts, pathless } = self.totals;
         for number in [self.revision, self.arrival, files, bytes, pending, pending_bytes, conflicts] {
@@ -115,6 +118,7 @@ impl Progress {
             looked_through,
             run: RunStart { revision, arrival },
             met: flags & 4 != 0,
+            tail_lost: flags & 8 != 0,
             ..Progress::default()
         };
         if format == FORMAT_FIRST {
@@ -203,7 +207,7 @@ mod tests {
         progress.totals.bytes = u64::MAX;
         progress.totals.pathless = 4;
         progress.latest = WallTime(-5);
-        progress.met = true;
+        (progress.met, progress.tail_lost) = (true, true);
         progress.run = RunStart { revision: 5, arrival: 6 };
         for number in 0..=FORMER_MAX as u8 {
             progress.give_up(PeerId([number; 16]));

@@ -58,6 +58,15 @@ impl Share {
         self.renewal.get_or_insert(renewal);
     }
 
+    /// The store may lack what it held last: of what lies on the disk without a row only another member can say whether
+    /// it was deleted meanwhile. Where no other was ever met, nobody can have.
+    pub fn doubt_store(&mut self) {
+        self.progress.tail_lost = true;
+        let own = self.id();
+        let others = self.progress.knowledge.iter().any(|(peer, _)| peer != own);
+        self.progress.caught_up &= !(others || !self.names.is_empty() || !self.resumes.is_empty());
+    }
+
     /// Takes the new identity that is due; true while it has to wait.
     pub(super) fn renew_if_due(&mut self, ctx: &mut Ctx<'_>) -> bool {
         if self.renewal.is_none() || self.pipeline.is_busy() {

@@ -137,6 +137,8 @@ impl Share {
             ShareState::Paused
         } else if self.membership != Membership::Member {
             ShareState::Joining
+        } else if self.progress.tail_lost && !self.progress.caught_up && self.links.is_empty() {
+            ShareState::Alone
         } else if !self.progress.caught_up {
             // The folder is looked at once it is known what the club has.
             ShareState::Syncing

@@ -8,9 +8,11 @@
 
 mod absent;
 mod contents;
+mod gather;
 mod hints;
 mod large;
 mod result;
+mod retries;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -21,7 +23,7 @@ use crate::engine::outbox::Outbox;
 use crate::files::budget::DeleteBudget;
 use crate::files::local::Found;
 use crate::files::path::RelPath;
-use crate::files::reconcile::{GRAIN_DEFAULT, InodeKey, Merge, Observation as Seen};
+use crate::files::reconcile::{GRAIN_DEFAULT, InodeKey};
 use crate::files::row::{DiskState, PathRow};
 use crate::ids::{RootId, Token};
 use crate::index::codec::PeerTable;
@@ -31,7 +33,9 @@ use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::share::layout;
 use crate::share::local::{Observation, Vanished};
 use crate::share::survey::absent::Held;
+use crate::share::survey::gather::{Gathering, Walk};
 use crate::share::survey::large::Large;
+use crate::share::survey::retries::Retries;
 use crate::share::unusable::Unusable;
 use crate::time::{Instant, Now, WallTime};
 
@@ -45,6 +49,8 @@ const GONE_WAIT: Duration = Duration::from_secs(2);
 const HINTS_MAX: usize = 20_000;
 /// Paths that differ, of one gathering.
 const GATHERED_MAX: usize = 20_000;
+#[cfg(any(test, feature = "simulator"))]
+const GATHERED_FEW: usize = 400;
 /// Entries of one page of a walk, and rows of one look-up.
 const PAGE: u32 = 1000;
 /// Paths and bytes of one hash operation, and how many are under way at once.
@@ -118,7 +124,11 @@ enum Ask {
     HintRows,
     Walk,
     Rows,
+    /// Rows of where the directory that is walked was before.
+    OldRows,
     GoneRows(RelPath),
+    /// Rows beneath a vanished directory, for the directories among them.
+    OldDirs(Vec<RelPath>),
     /// Since when; so too below.
     Hash(Vec<usize>, WallTime),
     Check,
@@ -151,10 +161,8 @@ pub struct Survey {
     stamps: Option<Vec<Result<Stamp, DiskError>>>,
     /// Of each hinted path its row, and whether there are rows beneath it.
     hint_rows: Option<Vec<(PathRow, bool)>>,
-    walks: VecDeque<RelPath>,
-    walking: Option<Walking>,
+    gathering: Gathering,
     next_walk: u64,
-    gone_dirs: Vec<RelPath>,
     todo: Vec<Todo>,
     to_hash: VecDeque<usize>,
     gone: Vec<(RelPath, PathRow)>,
@@ -166,6 +174,8 @@ pub struct Survey {
     /// Paths that were read while their stamp was too young to be trusted: they are read once more.
     young: BTreeSet<RelPath>,
     young_at: Option<Instant>,
+    /// Paths that are looked at together with where they may have been before.
+    sure: BTreeSet<RelPath>,
     large: Large,
     ready: VecDeque<Observation>,
     /// Whether the first look of this run is over.
@@ -174,10 +184,14 @@ pub struct Survey {
     away: bool,
     /// The first look is the first of all: what lies here was never judged.
     pub without_base: bool,
+    /// The end of the store may be lost since the last look.
+    pub after_loss: bool,
     /// Set when a full look has just ended, for the share to note.
     finished: bool,
     mode: GoneMode,
     budget: DeleteBudget,
+    /// As [`GATHERED_MAX`].
+    gathered_max: usize,
     /// Deletes that are held back.
     pub held: Held,
     /// Deletes that were handed over and are not stored yet.
@@ -192,22 +206,13 @@ pub struct Survey {
     pub live: u64,
     /// What cannot be read or synced, with its reason.
     pub unreadable: BTreeMap<RelPath, String>,
+    retries: Retries,
     /// Sockets, pipes and devices: the first of them, for who asks.
     pub special: BTreeSet<RelPath>,
     /// Names that cannot be synced.
     pub unusable: Unusable,
     /// The folder is not what it should be.
     pub root_lost: Option<Result<Option<Vec<u8>>, DiskError>>,
-}
-
-#[derive(Debug)]
-struct Walking {
-    walk: u64,
-    dir: RelPath,
-    merge: Merge,
-    rows_from: Vec<u8>,
-    asked_entries: bool,
-    asked_rows: bool,
 }
 
 impl Survey {
@@ -229,10 +234,8 @@ impl Survey {
             hinted: Vec::new(),
             stamps: None,
             hint_rows: None,
-            walks: VecDeque::new(),
-            walking: None,
+            gathering: Gathering::default(),
             next_walk: 0,
-            gone_dirs: Vec::new(),
             todo: Vec::new(),
             to_hash: VecDeque::new(),
             gone: Vec::new(),
@@ -241,14 +244,17 @@ impl Survey {
             missed_last: Instant(0),
             young: BTreeSet::new(),
             young_at: None,
+            sure: BTreeSet::new(),
             large: Large::default(),
             ready: VecDeque::new(),
             looked: false,
             away: true,
             without_base: false,
+            after_loss: false,
             finished: false,
             mode: GoneMode::Judged,
             budget: DeleteBudget::new(),
+            gathered_max: GATHERED_MAX,
             held: Held::default(),
             telling: 0,
             arrived: BTreeMap::new(),
@@ -256,10 +262,17 @@ impl Survey {
             emptied: false,
             live: 0,
             unreadable: BTreeMap::new(),
+            retries: Retries::default(),
             special: BTreeSet::new(),
             unusable: Unusable::default(),
             root_lost: None,
         }
+    }
+
+    /// Works on few paths at once, so that a simulated folder has more of them.
+    #[cfg(any(test, feature = "simulator"))]
+    pub fn gather_few(&mut self) {
+        self.gathered_max = GATHERED_FEW;
     }
 
     /// Something may have changed at a path.
@@ -302,9 +315,7 @@ impl Survey {
         self.hinted.clear();
         self.stamps = None;
         self.hint_rows = None;
-        self.walks.clear();
-        self.walking = None;
-        self.gone_dirs.clear();
+        self.gathering = Gathering::default();
         self.todo.clear();
         self.to_hash.clear();
         self.gone.clear();
@@ -345,7 +356,7 @@ impl Survey {
         }
         let hint = self.hints.values().map(|hint| hint.last.plus(QUIET).min(hint.first.plus(RESTLESS))).min();
         let missing = self.missing.values().map(|(since, _)| self.gone_from(*since)).min();
-        [hint, missing, self.rescan_at, self.young_at].into_iter().flatten().min()
+        [hint, missing, self.rescan_at, self.young_at, self.retries.next_at()].into_iter().flatten().min()
     }
 
     /// When a path that has been missing since then counts as gone: once no other one has vanished for a while, so that
@@ -356,7 +367,8 @@ impl Survey {
 
     /// Whether there is something that [`Survey::pump`] would do at once; the arguments are as there.
     pub fn lags(&self, stored: bool, freed: u64) -> bool {
-        self.freed != freed || stored && self.ready.is_empty() && !self.vanished.is_empty()
+        let judges = stored && self.step == Step::Rest && !self.vanished.is_empty();
+        self.freed != freed || self.ready.is_empty() && (judges || self.gathers_on())
     }
 
     /// Begins or goes on with a pass. `stored` says whether everything that was handed over is stored; `busy` are the
@@ -371,12 +383,15 @@ impl Survey {
         }
         if stored && self.ready.is_empty() {
             self.telling = 0;
-            self.judge_vanished(now);
+            if self.step == Step::Rest {
+                self.judge_vanished(now);
+            }
         }
         if self.step == Step::Rest && stored && self.ready.is_empty() {
             self.begin(now, busy, out);
         }
-        if self.step == Step::Gather {
+        // What was found goes first, so that there is never more of it than one batch.
+        if self.step == Step::Gather && self.ready.is_empty() {
             self.gather(now, out);
         }
         if self.step == Step::Hash {
@@ -387,6 +402,7 @@ impl Survey {
     }
 
     fn begin(&mut self, now: Now, busy: &BTreeSet<RelPath>, out: &mut Outbox) {
+        self.retry_looks(now);
         if self.rescan_at.is_some_and(|at| at <= now.mono) {
             self.full_due = true;
         }
@@ -396,6 +412,7 @@ impl Survey {
             self.full = true;
             self.found = match (self.away, self.without_base) {
                 (true, true) => Found::WithoutBase,
+                (true, false) if self.after_loss => Found::AfterLoss,
                 (true, false) => Found::Offline,
                 (false, _) => Found::Running,
             };
@@ -410,7 +427,7 @@ impl Survey {
             self.held = Held::default();
             self.missing.clear();
             self.large.begin_full();
-            self.walks.push_back(RelPath::root());
+            self.gathering.walks.push_back(Walk { dir: RelPath::root(), new: None, inode: 0 });
             self.step = Step::Gather;
             return;
         }
@@ -459,24 +476,16 @@ impl Survey {
         self.asks.insert(token, Ask::HintRows);
     }
 
-    fn take(&mut self, path: RelPath, seen: Seen) {
-        match seen {
-            Seen::Same | Seen::Unobserved => self.large.forget(&path),
-            Seen::New(stamp, row) => self.todo.push(Todo::new(path, stamp, row, true)),
-            Seen::Changed(stamp, row) => self.todo.push(Todo::new(path, stamp, row, false)),
-            Seen::Gone(row) => self.gone.push((path, row)),
-        }
-    }
-
     /// A name that cannot be synced is in a directory, or was.
     pub fn note_unusable(&mut self, dir: RelPath, name: &str, there: bool) {
         self.unusable.note(dir, name, there);
     }
 
-    fn note_unreadable(&mut self, path: RelPath, error: DiskError) {
-        if self.unreadable.len() < UNREADABLE_MAX {
-            self.unreadable.insert(path, super::status::disk_sentence(error).into());
+    fn note_unreadable(&mut self, path: RelPath, error: DiskError, now: Now) {
+        if self.unreadable.len() < UNREADABLE_MAX || self.unreadable.contains_key(&path) {
+            self.unreadable.insert(path.clone(), super::status::disk_sentence(error).into());
         }
+        self.retry_look(&path, now);
     }
 
     /// A directory changed: what could not be read in it is tried again.
@@ -493,87 +502,6 @@ impl Survey {
         } else if self.special.len() < SPECIAL_MAX {
             self.special.insert(path.clone());
         }
-    }
-
-    fn gather(&mut self, now: Now, out: &mut Outbox) {
-        if self.asks.values().any(|ask| matches!(ask, Ask::GoneRows(_))) {
-            return;
-        }
-        loop {
-            if self.todo.len() + self.gone.len() >= GATHERED_MAX {
-                return self.gathered(now, out);
-            }
-            if let Some(walking) = &mut self.walking {
-                while let Some(seen) = walking.merge.poll() {
-                    let over = self.todo.len() + self.gone.len() >= GATHERED_MAX;
-                    if !matches!(seen.observation, Seen::Gone(_) | Seen::Unobserved) {
-                        self.missing.remove(&seen.path);
-                        self.held.remove(&seen.path);
-                    }
-                    match seen.observation {
-                        Seen::Same | Seen::Unobserved => {}
-                        Seen::New(stamp, row) => self.todo.push(Todo::new(seen.path, stamp, row, true)),
-                        Seen::Changed(stamp, row) => self.todo.push(Todo::new(seen.path, stamp, row, false)),
-                        Seen::Gone(row) => self.gone.push((seen.path, row)),
-                    }
-                    if over {
-                        break;
-                    }
-                }
-                if self.todo.len() + self.gone.len() >= GATHERED_MAX {
-                    continue;
-                }
-                if walking.merge.is_finished() {
-                    self.walking = None;
-                    continue;
-                }
-                self.ask_pages(out);
-                return;
-            }
-            if let Some(dir) = self.walks.pop_front() {
-                self.next_walk += 1;
-                let (rows_from, _) = layout::beneath(self.root, &dir);
-                self.walking = Some(Walking {
-                    walk: self.next_walk,
-                    dir,
-                    merge: Merge::new(),
-                    rows_from,
-                    asked_entries: false,
-                    asked_rows: false,
-                });
-                continue;
-            }
-            if let Some(dir) = self.gone_dirs.pop() {
-                let (start, _) = layout::beneath(self.root, &dir);
-                self.ask_gone_rows(dir, start, out);
-                return;
-            }
-            return self.gathered(now, out);
-        }
-    }
-
-    fn ask_pages(&mut self, out: &mut Outbox) {
-        let Some(walking) = &mut self.walking else { return };
-        if walking.merge.wants_entries() && !walking.asked_entries {
-            walking.asked_entries = true;
-            let op =
-                DiskOp::Walk { root: self.root, walk: walking.walk, dir: walking.dir.clone(), limit: PAGE };
-            self.asks.insert(out.disk(op), Ask::Walk);
-        }
-        if walking.merge.wants_rows() && !walking.asked_rows {
-            walking.asked_rows = true;
-            let (_, end) = layout::beneath(self.root, &walking.dir);
-            let start = walking.rows_from.clone();
-            let query = Query::Range { space: Space::Path, start, end, limit: PAGE };
-            self.asks.insert(out.store(StoreOp::Load { queries: [query].into() }), Ask::Rows);
-        }
-    }
-
-    fn ask_gone_rows(&mut self, dir: RelPath, start: Vec<u8>, out: &mut Outbox) {
-        let (_, end) = layout::beneath(self.root, &dir);
-        let query = Query::Range { space: Space::Path, start, end, limit: PAGE };
-        let token = out.store(StoreOp::Load { queries: [query].into() });
-        self.asks.insert(token, Ask::GoneRows(dir));
     }
 
     /// Enough was gathered: moves by inode are matched, and what is left is read.
@@ -616,13 +544,13 @@ impl Survey {
                 });
                 self.judge_hints(now);
             }
-            Ask::Walk => self.walked(result),
+            Ask::Walk => self.walked(result, now),
             Ask::Hash(batch, since) => self.hash_done(&batch, result, since, now),
             Ask::HashLarge(paths, since) => self.large_hashed(paths, result, since, now),
             Ask::Check => match result {
                 Ok(DiskDone::Marker(marker)) => {
                     self.root_lost = Some(Ok(marker));
-                    self.checked(now, out);
+                    self.checked(now);
                 }
                 Ok(_) => self.root_lost = Some(Err(DiskError::Io)),
                 Err(error) => self.root_lost = Some(Err(error)),
@@ -638,32 +566,11 @@ impl Survey {
                     }
                     _ => false,
                 };
-                self.checked(now, out);
+                self.checked(now);
             }
-            Ask::HintRows | Ask::Rows | Ask::GoneRows(_) | Ask::Forget => {}
+            Ask::HintRows | Ask::Rows | Ask::GoneRows(_) | Ask::OldRows | Ask::OldDirs(_) | Ask::Forget => {}
         }
         None
-    }
-
-    fn walked(&mut self, result: Result<DiskDone, DiskError>) {
-        let Some(walking) = &mut self.walking else { return };
-        walking.asked_entries = false;
-        match result {
-            Ok(DiskDone::Walked { entries, unobserved, unusable, done }) => {
-                let special = entries.iter().filter(|entry| entry.stamp.kind == Kind::Other);
-                let room = SPECIAL_MAX.saturating_sub(self.special.len());
-                self.special.extend(special.map(|entry| entry.path.clone()).take(room));
-                let dirs = unobserved.iter().map(|(dir, _)| dir.clone()).collect();
-                walking.merge.push_entries(entries, dirs, done);
-                for (dir, error) in unobserved {
-                    self.note_unreadable(dir, error);
-                }
-                for (dir, name) in unusable {
-                    self.note_unusable(dir, &name, true);
-                }
-            }
-            _ => walking.merge.fail_walk(),
-        }
     }
 
     /// Takes the result of a store operation; gives it back if it was not this survey's.
@@ -673,7 +580,6 @@ impl Survey {
         result: Result<StoreDone, StoreError>,
         peers: &PeerTable,
         now: Now,
-        out: &mut Outbox,
     ) -> Option<Result<StoreDone, StoreError>> {
         let Some(ask) = self.asks.remove(&token) else { return Some(result) };
         let Ok(StoreDone::Loaded(mut answers)) = result else {
@@ -691,29 +597,9 @@ impl Survey {
                 self.hint_rows = Some(self.hinted.iter().zip(&answers).map(row).collect());
                 self.judge_hints(now);
             }
-            Ask::Rows => {
-                let rows = answers.pop().unwrap_or_default();
-                let Some(walking) = &mut self.walking else { return None };
-                walking.asked_rows = false;
-                let done = rows.len() < PAGE as usize;
-                if let Some((key, _)) = rows.last() {
-                    walking.rows_from.clone_from(key);
-                    walking.rows_from.push(0);
-                }
-                walking.merge.push_rows(decode_rows(rows, peers), done);
-            }
-            Ask::GoneRows(dir) => {
-                let rows = answers.pop().unwrap_or_default();
-                let next = rows.last().filter(|_| rows.len() == PAGE as usize).map(|(key, _)| {
-                    let mut key = key.clone();
-                    key.push(0);
-                    key
-                });
-                let rows = decode_rows(rows, peers);
-                self.gone.extend(rows.into_iter().filter(|(_, row)| row.disk.is_some()));
-                if let Some(start) = next {
-                    self.ask_gone_rows(dir, start, out);
-                }
+            Ask::OldDirs(dirs) => self.old_dirs_came(dirs, answers, peers),
+            Ask::Rows | Ask::OldRows | Ask::GoneRows(_) => {
+                self.rows_came(ask, answers.pop().unwrap_or_default(), peers);
             }
             _ => {}
         }
@@ -724,10 +610,4 @@ impl Survey {
     pub fn ignore(&mut self, token: Token) {
         self.asks.insert(token, Ask::Forget);
     }
-}
-
-fn decode_rows(rows: Vec<(Vec<u8>, Vec<u8>)>, peers: &PeerTable) -> Vec<(RelPath, PathRow)> {
-    rows.into_iter()
-        .filter_map(|(key, value)| Some((layout::path_of_key(&key)?, PathRow::decode(&value, peers).ok()?)))
-        .collect()
 }

@@ -4,6 +4,7 @@
 //! Owns disk work under way and what failed; decides nothing about records.
 
 mod dirs;
+mod flush;
 mod install;
 mod removals;
 mod retry;
@@ -122,6 +123,7 @@ enum Job {
     GroupInstall(u64, Vec<Ready>, String),
     GroupDirs(u64, Vec<Ready>),
     GroupSync(u64),
+    Flush,
     Forget,
 }
 
@@ -172,13 +174,18 @@ pub struct Work {
     jobs: BTreeMap<Token, Job>,
     failures: BTreeMap<RelPath, Failure>,
     finished: Vec<Finished>,
+    /// What was changed on disk and no flush covers, and since when there is some.
+    unflushed: Vec<Finished>,
+    unflushed_since: Option<Instant>,
+    /// What each flush that is under way covers.
+    covered: BTreeMap<Token, Vec<Finished>>,
     pages: VecDeque<Vec<RelPath>>,
     /// Pages that were given out and are not planned yet.
     planning: u32,
     /// Groups whose intents are not needed any more.
     groups_ended: Vec<u64>,
-    /// What was installed, but could not be flushed.
-    unsure: Vec<(RelPath, Arc<Record>)>,
+    /// What was installed, but could not be flushed, and the groups of it.
+    unsure: (Vec<(RelPath, Arc<Record>)>, Vec<u64>),
     root_missing: bool,
     /// Whether the volume was found full since it was last asked.
     no_space: bool,
@@ -219,10 +226,13 @@ impl Work {
             jobs: BTreeMap::new(),
             failures: BTreeMap::new(),
             finished: Vec::new(),
+            unflushed: Vec::new(),
+            unflushed_since: None,
+            covered: BTreeMap::new(),
             pages: VecDeque::new(),
             planning: 0,
             groups_ended: Vec::new(),
-            unsure: Vec::new(),
+            unsure: (Vec::new(), Vec::new()),
             root_missing: false,
             no_space: false,
             archive_full: false,
@@ -271,9 +281,26 @@ impl Work {
     }
 
     /// What was put at its path without it being certain that it outlives a crash: until it is looked at again it is
-    /// to be told from a user's edit.
-    pub fn take_unsure(&mut self) -> Vec<(RelPath, Arc<Record>)> {
+    /// to be told from a user's edit. With the groups whose intents say so until then.
+    pub fn take_unsure(&mut self) -> (Vec<(RelPath, Arc<Record>)>, Vec<u64>) {
         core::mem::take(&mut self.unsure)
+    }
+
+    /// The temps that something under way still needs.
+    pub fn temps_in_use(&self) -> Vec<TempId> {
+        let mut temps = self.fetcher.temps_in_use();
+        let grouped = self.groups.values().flat_map(|group| &group.items);
+        temps.extend(self.ready.iter().chain(grouped).map(|item| item.temp));
+        for job in self.jobs.values() {
+            match job {
+                Job::StageLinks(links) => temps.extend(links.iter().map(|(temp, ..)| *temp)),
+                Job::GroupInstall(_, part, _) | Job::GroupDirs(_, part) => {
+                    temps.extend(part.iter().map(|item| item.temp));
+                }
+                _ => {}
+            }
+        }
+        temps
     }
 
     /// Whether the folder was found missing since the last call.
@@ -540,8 +567,8 @@ impl Work {
         self.sweep = if core::mem::take(&mut self.again) { Sweep::Due } else { Sweep::Rest };
     }
 
-    fn placed(&mut self, path: RelPath, version: Arc<Record>, stamp: Stamp, now: Now) {
-        self.failures.remove(&path);
+    fn placed(&mut self, path: &RelPath, version: Arc<Record>, stamp: Stamp, now: Now) -> Outcome {
+        self.failures.remove(path);
         let content = match &version.value {
             Value::Entry(entry) => entry.content.clone(),
             _ => EntryContent::Dir,
@@ -549,8 +576,7 @@ impl Work {
         // What was just put there has the recorded time; whoever writes to it changes that.
         let settled = stamp.kind == Kind::Dir
             || u128::from(now.wall.0.abs_diff(stamp.mtime_ns)) >= GRAIN_DEFAULT.as_nanos();
-        let outcome = Outcome::Placed { version, content, stamp, settled, archived: None };
-        self.finished.push(Finished { path, outcome });
+        Outcome::Placed { version, content, stamp, settled, archived: None }
     }
 
     /// When a pause ends.
@@ -561,10 +587,15 @@ impl Work {
         } else {
             None
         };
-        [group.filter(|_| self.groups.is_empty()), retry, self.fetcher.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            group.filter(|_| self.groups.is_empty() && self.enabled),
+            retry,
+            self.flush_at(),
+            self.fetcher.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// A pause may have ended.
@@ -628,6 +659,9 @@ impl Work {
             self.fetcher.handle_disk(token, result, now, out);
             return;
         };
+        if let Some(items) = self.covered.remove(&token) {
+            self.flushed(items, result.as_ref().err().copied(), now);
+        }
         match job {
             Job::MakeDirs(dirs, retried) => self.made_dirs(dirs, retried, result, now, out),
             Job::StageLinks(links) => {
@@ -662,7 +696,8 @@ impl Work {
                             if item.mode.is_none() {
                                 stamp.mode = item.stamp.mode;
                             }
-                            self.placed(item.path, version, stamp, now);
+                            let outcome = self.placed(&item.path, version, stamp, now);
+                            self.changed(item.path, outcome, now);
                         }
                         Err(error) => self.fail(item.path, Trouble::Disk(error), now),
                     }
@@ -687,7 +722,7 @@ impl Work {
                 self.jobs.insert(out.disk(op), Job::GroupInstall(id, part, archive));
             }
             Job::GroupSync(id) => self.synced(id, result.err(), now),
-            Job::Page | Job::GroupIntents(_) | Job::Forget => {}
+            Job::Page | Job::GroupIntents(_) | Job::Flush | Job::Forget => {}
         }
     }
 
@@ -703,7 +738,7 @@ impl Work {
                 let Renaming { from, to, version, .. } = renaming;
                 self.failures.remove(&from);
                 self.failures.remove(&to);
-                self.finished.push(Finished { path: from, outcome: Outcome::Moved { to, version, stamp } });
+                self.changed(from, Outcome::Moved { to, version, stamp }, now);
             }
             Err(DiskError::NotFound) if !renaming.retried => {
                 let dirs = ancestors([&renaming.to].into_iter());

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use clearskies_core::engine::command::Existing;
+use clearskies_core::engine::command::{Command, Existing, Reply, ShareState};
+use clearskies_core::io::store::StoreError;
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::net::Conditions;
 use clearskies_tests::sim::share::{SHARE, at, conflict_files, names, rest_running as rest, text};
@@ -48,6 +49,47 @@ fn what_was_received_is_not_sent_again_after_a_kill() {
     rest(&mut world);
     let after = world.net.bytes_sent - before;
     assert!(after < 13_000_000, "{after} bytes more for a file of 20 MB");
+}
+
+#[test]
+fn a_store_that_fails_at_the_start_is_tried_again() {
+    let mut world = joined(6, 2);
+    world.crash(1);
+    world.node(0).write(&at("a"), b"new");
+    world.nodes[1].store.faults = vec![StoreError::Io; 3];
+    world.start(1);
+    world.run_for(SECOND);
+    let status = world.node(1).ask(Command::Status);
+    let told = |notice: &&String| notice.contains("database");
+    let notices = &world.nodes[1].notices;
+    assert_eq!(notices.iter().filter(told).count(), 1, "{notices:?}");
+    assert!(matches!(status, Ok(Reply::Status(_))), "{status:?}");
+    let share = world.node(1).ask(Command::CreateShare { path: "/other".into() });
+    assert_eq!(share.map_err(|error| error.code), Err("database"));
+    // Two, four and eight seconds.
+    world.run_for(15 * SECOND);
+    let notices = &world.nodes[1].notices;
+    assert_eq!(notices.iter().filter(told).count(), 2, "{notices:?}");
+    rest(&mut world);
+    assert_eq!(text(&world, 1, "a").as_deref(), Some("new"));
+}
+
+#[test]
+fn after_a_power_cut_nobody_is_waited_for_where_nobody_was_met() {
+    let mut world = World::new(7, 2);
+    world.node(0).mkdir(SHARE);
+    world.node(0).share(SHARE);
+    world.node(0).write(&at("a"), b"one");
+    world.run_for(30 * SECOND);
+    world.power_cut(0);
+    world.node(0).write(&at("b"), b"two");
+    world.start(0);
+    world.run_for(30 * SECOND);
+    let Ok(Reply::Status(status)) = world.node(0).ask(Command::Status) else { panic!() };
+    assert_eq!((status.shares[0].state, status.shares[0].files), (ShareState::Alone, 2));
+    attach(&mut world, 1, Existing::Refuse);
+    rest(&mut world);
+    assert_eq!(text(&world, 1, "b").as_deref(), Some("two"));
 }
 
 #[test]

@@ -123,6 +123,37 @@ fn a_renamed_folder_sends_no_content() {
 }
 
 #[test]
+fn one_flush_serves_many_files() {
+    let mut world = joined(9, 2);
+    let files = || (0..600).map(|index| (index % 20, index));
+    for dir in 0..20 {
+        world.node(0).mkdir(&at(&format!("dir/{dir}")));
+    }
+    let mut flushes = Vec::new();
+    let mut count = |world: &mut World| {
+        let before = world.nodes[1].disk.flushes;
+        rest(world);
+        flushes.push(world.nodes[1].disk.flushes - before);
+    };
+    for (dir, index) in files() {
+        world.node(0).write(&at(&format!("dir/{dir}/{index}")), format!("{index}").as_bytes());
+    }
+    count(&mut world);
+    world.node(0).rename(&at("dir"), &at("other"));
+    count(&mut world);
+    for (dir, index) in files() {
+        world.node(0).chmod(&at(&format!("other/{dir}/{index}")), 0o600);
+    }
+    count(&mut world);
+    // More at once would be asked about.
+    for (dir, index) in files().take(100) {
+        world.node(0).remove(&at(&format!("other/{dir}/{index}")));
+    }
+    count(&mut world);
+    assert!(flushes.iter().all(|count| (1..=32).contains(count)), "{flushes:?}");
+}
+
+#[test]
 fn a_written_file_is_read_once() {
     let mut world = joined(4, 2);
     let before = world.nodes[0].disk.hashes;

@@ -19,6 +19,8 @@ const HELD_MAX: usize = 100_000;
 /// How long it is remembered that a file appeared under a new name, and how many of them are.
 const ARRIVED_KEPT: Duration = Duration::from_secs(60);
 const ARRIVED_MAX: usize = 50_000;
+/// With so many absences it is asked at once whether they are too many; fewer wait until all are known.
+const VANISHED_MAX: usize = 2000;
 /// So many files at once that leave nothing in the folder are taken for a missing disk.
 pub(super) const EMPTIED_FILES: usize = 2;
 
@@ -70,23 +72,35 @@ fn is_file(row: &PathRow) -> bool {
 impl Survey {
     /// Whether what is gone in this pass is enough to have emptied the folder, so that this is worth a look.
     pub(super) fn may_be_emptied(&self, now: Now) -> bool {
-        let since = |path| self.missing.get(path).map(|(since, _)| *since);
-        let ripe = |path| self.full || since(path).is_some_and(|since| self.gone_from(since) <= now.mono);
-        let files = self.gone.iter().filter(|(path, row)| is_file(row) && ripe(path));
+        let files = self.gone.iter().filter(|(path, row)| is_file(row) && self.is_ripe(path, now));
         self.mode == GoneMode::Judged && files.take(EMPTIED_FILES).count() == EMPTIED_FILES
+    }
+
+    /// Whether a path has been gone for so long that it is not waited for.
+    pub(super) fn is_ripe(&self, path: &RelPath, now: Now) -> bool {
+        let since = self.missing.get(path).map(|(since, _)| *since);
+        self.full
+            || since.is_some_and(|since| self.gone_from(since) <= now.mono)
+            || self.gathering.is_ripe_beneath(path)
     }
 
     pub(super) fn hand_over_gone(&mut self, gone: Vec<(RelPath, PathRow)>, found: Found, now: Now) {
         let mut ripe = Vec::new();
+        // What is still to be walked may be where it went.
+        let walked = self.gathering.is_walked();
         for (path, row) in gone {
             let since = self.missing.get(&path).map(|(since, _)| *since);
             if since.is_none() {
                 self.missed_last = now.mono;
             }
             let since = since.unwrap_or(now.mono);
-            if self.full || self.gone_from(since) <= now.mono || self.missing.len() >= HINTS_MAX {
+            if walked && self.is_ripe(&path, now) || self.missing.len() >= HINTS_MAX {
                 self.missing.remove(&path);
-                ripe.push((path, row));
+                if self.full || self.gathering.is_left(&path, &row) {
+                    ripe.push((path, row));
+                } else {
+                    self.leave_gone(path, row, true);
+                }
             } else {
                 self.missing.insert(path, (since, row));
             }
@@ -155,6 +169,11 @@ impl Survey {
     pub fn note_absent(&mut self, deleted: u64, mut vanished: Vec<Vanished>, now: Now) {
         self.budget.note_sent(now.mono, deleted);
         self.vanished.append(&mut vanished);
+        let files = self.vanished.iter().filter(|one| one.file).count();
+        // More of them make it no less.
+        if self.vanished.len() >= VANISHED_MAX && self.is_too_much(now.mono, self.vanished.len(), files) {
+            core::mem::take(&mut self.vanished).into_iter().for_each(|one| self.held.insert(one.path));
+        }
     }
 
     /// All absences of a pass are known for what they are: they are told, or held.

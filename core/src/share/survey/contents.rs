@@ -96,7 +96,7 @@ impl Survey {
                 return Some(DiskState { stamp: hashed.stamp, content, settled });
             }
             Err(DiskError::Changed | DiskError::NotFound | DiskError::WrongKind) => self.hint(path, now),
-            Err(error) => self.note_unreadable(path, error),
+            Err(error) => self.note_unreadable(path, error, now),
         }
         None
     }

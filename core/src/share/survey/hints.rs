@@ -1,7 +1,6 @@
 //! What is at the paths that the watcher named. Sorts them; reads nothing itself.
 
 use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
 
 use super::{Step, Survey};
 use crate::files::path::RelPath;
@@ -23,7 +22,6 @@ impl Survey {
         let (Some(stamps), Some(rows)) = (&mut self.stamps, &mut self.hint_rows) else { return };
         let (stamps, rows) = (core::mem::take(stamps), core::mem::take(rows));
         (self.stamps, self.hint_rows) = (None, None);
-        let mut walks: Vec<RelPath> = Vec::new();
         // Of each directory one path that came and went unseen.
         let mut passed: BTreeMap<RelPath, RelPath> = BTreeMap::new();
         for ((path, stamp), (row, beneath)) in
@@ -38,39 +36,48 @@ impl Survey {
                     self.note_kind(&path, stamp.kind);
                     let is_dir = stamp.kind == Kind::Dir;
                     if held_rows && !is_dir {
-                        self.gone_dirs.push(path.clone());
+                        self.gathering.gone_dirs.insert(path.clone(), None);
+                        self.gathering.look_back.insert(path.clone());
                     }
                     // Whether it may be read may have become another, too.
-                    let walked = |disk: &DiskState| {
+                    let same = |disk: &DiskState| {
                         let bits = (disk.stamp.mode ^ stamp.mode) & READ_AND_SEARCH;
                         disk.settled && disk.stamp.inode == stamp.inode && bits == 0
                     };
-                    let same_dir = row.disk.as_ref().is_some_and(walked);
+                    let same_dir = row.disk.as_ref().is_some_and(same);
                     // What lies in a directory that could not be read was never seen; and with a directory that was
                     // gone all that it holds is back.
                     let unseen = is_dir && self.unreadable.remove(&path).is_some();
-                    if is_dir && (back || unseen || !(was_dir && same_dir)) {
-                        walks.push(path.clone());
-                    }
+                    let walked = is_dir && (back || unseen || !(was_dir && same_dir));
                     let seen = present(stamp, row);
                     if is_dir {
                         self.hint_unreadable_in(&path, now);
                     } else if matches!(seen, Seen::Same) {
                         self.unreadable.remove(&path);
                     }
-                    self.take(path, seen);
+                    if walked {
+                        self.walk(path, stamp.inode, seen);
+                    } else {
+                        self.take(path, seen);
+                    }
                 }
                 Err(DiskError::NotFound | DiskError::WrongKind) => {
                     self.unreadable.retain(|known, _| !known.starts_with(&path));
                     self.special.remove(&path);
                     self.unusable.forget(&path);
                     self.large.forget(&path);
-                    if held_rows {
-                        self.gone_dirs.push(path.clone());
-                    }
                     if row.disk.is_some() {
-                        self.gone.push((path, row));
+                        let is_ripe = self.is_ripe(&path, now);
+                        if held_rows {
+                            self.dir_is_gone(path, row, is_ripe);
+                        } else {
+                            self.gone.push((path, row));
+                        }
                     } else {
+                        if held_rows {
+                            self.gathering.gone_dirs.insert(path.clone(), None);
+                            self.gathering.look_back.insert(path.clone());
+                        }
                         self.missing.remove(&path);
                         self.held.remove(&path);
                         if row.base == Base::None {
@@ -79,7 +86,7 @@ impl Survey {
                     }
                 }
                 Err(error) => {
-                    self.note_unreadable(path, error);
+                    self.note_unreadable(path, error, now);
                 }
             }
         }
@@ -88,12 +95,7 @@ impl Survey {
             let (what, found) = (What::Gone { counts: false }, self.found);
             self.ready.push_back(Observation { path, seen: None, what, found });
         }
-        // A directory within another one that is walked is walked with it.
-        for dir in walks {
-            if !self.walks.iter().any(|outer| dir.starts_with(outer)) {
-                self.walks.push_back(dir);
-            }
-        }
+        self.note_old_missing();
         self.step = Step::Gather;
     }
 }

@@ -3,7 +3,8 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use super::{Ask, GoneMode, RESCAN_FACTOR, RESCAN_FIRST, Step, Survey};
+use super::gather::Gathering;
+use super::{Ask, GoneMode, HINTS_MAX, RESCAN_FACTOR, RESCAN_FIRST, Step, Survey};
 use crate::engine::outbox::Outbox;
 use crate::files::path::RelPath;
 use crate::files::reconcile::{Appeared, match_moves};
@@ -30,7 +31,7 @@ impl Survey {
             })
             .collect();
         self.moves.clear();
-        for found in match_moves(&self.gone, &appeared) {
+        for found in match_moves(&self.gone, &appeared, &self.gathering.moved) {
             let from = self.gone.binary_search_by(|(path, _)| path.cmp(&found.from));
             let to = self.todo.binary_search_by(|todo| todo.path.cmp(&found.to));
             if let (Ok(from), Ok(to)) = (from, to) {
@@ -48,7 +49,7 @@ impl Survey {
     pub(super) fn hashed(&mut self, now: Now, out: &mut Outbox) {
         self.match_moves();
         if self.gone.is_empty() {
-            return self.hand_over(now, out);
+            return self.hand_over(now);
         }
         self.step = Step::Check;
         let token = out.disk(DiskOp::CheckRoot { root: self.root });
@@ -63,23 +64,28 @@ impl Survey {
     }
 
     /// One of the checks ended well.
-    pub(super) fn checked(&mut self, now: Now, out: &mut Outbox) {
+    pub(super) fn checked(&mut self, now: Now) {
         if !self.asks.values().any(|ask| matches!(ask, Ask::Check | Ask::Left(_))) {
-            self.hand_over(now, out);
+            self.hand_over(now);
         }
     }
 
     /// Turns what was gathered into observations: what is there first, then what is gone.
-    pub(super) fn hand_over(&mut self, now: Now, out: &mut Outbox) {
+    pub(super) fn hand_over(&mut self, now: Now) {
         let found = self.found;
         self.note_arrived(now.mono);
         let from_of: BTreeMap<RelPath, RelPath> =
             core::mem::take(&mut self.moves).into_iter().map(|(from, to)| (to, from)).collect();
-        let moved: BTreeSet<&RelPath> = from_of.values().collect();
+        let moved: BTreeMap<&RelPath, &RelPath> = from_of.iter().map(|(to, from)| (from, to)).collect();
         let mut gone = core::mem::take(&mut self.gone);
-        gone.retain(|(path, _)| !moved.contains(path));
-        self.missing.retain(|path, _| !moved.contains(path));
-        for path in &moved {
+        gone.retain(|(path, row)| {
+            if let Some(to) = moved.get(path) {
+                self.gathering.leave_beneath(path, row, to);
+            }
+            !moved.contains_key(path)
+        });
+        self.missing.retain(|path, _| !moved.contains_key(path));
+        for path in moved.keys() {
             self.held.remove(path);
         }
         // Moves by their source's order, so that a directory comes before what it holds.
@@ -87,22 +93,34 @@ impl Survey {
             let Some(state) = todo.content else { continue };
             let moved_from = from_of.get(&todo.path).cloned();
             let seen = todo.row.disk.as_ref().map(|disk| disk.stamp);
-            let what = What::Holds { state, moved_from };
+            let sure = self.sure.remove(&todo.path);
+            let what = What::Holds { state, moved_from, sure };
             let found = todo.found.unwrap_or(found);
             self.ready.push_back(Observation { path: todo.path, seen, what, found });
         }
         self.hand_over_gone(gone, found, now);
         self.step = Step::Gather;
-        let over = self.walking.is_none() && self.walks.is_empty() && self.gone_dirs.is_empty();
-        if over {
+        if self.gathering.is_over() {
             self.end(now);
-        } else {
-            self.gather(now, out);
         }
+    }
+
+    /// What seems to be new may have been moved here from a path that was not known to be gone: both are looked at
+    /// together, once, unless that other path is in work.
+    pub fn note_doubted(&mut self, path: RelPath, from: RelPath, busy: &BTreeSet<RelPath>, now: Now) {
+        if !busy.contains(&from) {
+            if self.sure.len() >= HINTS_MAX {
+                self.sure.clear();
+            }
+            self.sure.insert(path.clone());
+        }
+        self.hint(path, now);
+        self.hint(from, now);
     }
 
     pub(super) fn end(&mut self, now: Now) {
         self.step = Step::Rest;
+        self.gathering = Gathering::default();
         if !self.full {
             return;
         }

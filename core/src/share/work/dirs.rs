@@ -9,7 +9,7 @@ use crate::files::path::RelPath;
 use crate::files::plan::wanted_meta;
 use crate::index::record::{EntryContent, Record};
 use crate::io::{DiskDone, DiskError, DiskOp};
-use crate::share::finish::{Finished, Outcome};
+use crate::share::finish::Outcome;
 use crate::time::Now;
 
 impl Work {
@@ -41,17 +41,17 @@ impl Work {
                     if wanted_meta(&version).0.is_some_and(|mode| mode != stamp.mode & 0o7777) =>
                 {
                     // It was there, made for what lies beneath: the plan sets its bits.
-                    self.finished.push(Finished { path, outcome: Outcome::Implied { stamp } });
+                    self.changed(path, Outcome::Implied { stamp }, now);
                 }
                 (Ok(stamp), Some(version)) => {
                     self.failures.remove(&path);
                     // It may have been there before, with things in it that nobody has seen: it is walked once.
                     let (content, settled, archived) = (EntryContent::Dir, false, None);
                     let outcome = Outcome::Placed { version, content, stamp, settled, archived };
-                    self.finished.push(Finished { path, outcome });
+                    self.changed(path, outcome, now);
                 }
                 (Ok(stamp), None) => {
-                    self.finished.push(Finished { path, outcome: Outcome::Implied { stamp } });
+                    self.changed(path, Outcome::Implied { stamp }, now);
                 }
                 (Err(DiskError::NotFound), version) if !retried => again.push((path, version)),
                 (Err(error), _) => self.fail(path, Trouble::Disk(error), now),

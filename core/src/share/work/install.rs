@@ -29,8 +29,7 @@ impl Work {
             self.next_id += 1;
             let id = self.next_id;
             self.groups.insert(id, Group { items, waiting: 0, finished: Vec::new() });
-            let token = out.disk(DiskOp::Flush { root: self.root });
-            self.jobs.insert(token, Job::GroupFlush(id));
+            self.flush(Job::GroupFlush(id), out);
         }
     }
 
@@ -76,10 +75,11 @@ impl Work {
             self.groups_ended.push(id);
             return;
         };
+        self.unsure.1.push(id);
         // Marked present now, and gone after a crash, it would pass for deleted by the user.
         for Finished { path, outcome } in group.finished {
             if let Outcome::Placed { version, .. } = outcome {
-                self.unsure.push((path.clone(), version));
+                self.unsure.0.push((path.clone(), version));
             }
             self.fail(path, Trouble::Disk(error), now);
         }
@@ -95,30 +95,27 @@ impl Work {
         out: &mut Outbox,
     ) {
         let mut again = Vec::new();
-        let before = self.finished.len();
+        let mut finished = Vec::new();
         for (item, result) in part.into_iter().zip(results) {
             match result {
                 Ok(stamp) => {
-                    self.placed(item.path, item.version, stamp, now);
-                    if let Some(Finished { outcome: Outcome::Placed { archived, .. }, .. }) =
-                        self.finished.last_mut().filter(|_| item.replaces.is_some())
-                    {
+                    let mut outcome = self.placed(&item.path, item.version, stamp, now);
+                    if let (Outcome::Placed { archived, .. }, Some(_)) = (&mut outcome, item.replaces) {
                         *archived = Some(archive.into());
                     }
+                    finished.push(Finished { path: item.path, outcome });
                 }
                 Err(DiskError::NotFound) if !item.retried => again.push(Ready { retried: true, ..item }),
                 Err(error) => self.fail_ready(item, Trouble::Disk(error), now, out),
             }
         }
         // Nothing is marked present before the directories are flushed.
-        let finished = self.finished.split_off(before);
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.finished.extend(finished);
         if again.is_empty() {
             group.waiting = group.waiting.saturating_sub(1);
             if group.waiting == 0 {
-                let token = out.disk(DiskOp::Flush { root: self.root });
-                self.jobs.insert(token, Job::GroupSync(id));
+                self.flush(Job::GroupSync(id), out);
             }
             return;
         }

@@ -93,14 +93,18 @@ impl Work {
             let outcome = match result {
                 Ok(()) => Outcome::Removed { archived: Some(archive.into()) },
                 Err(DiskError::NotFound) => Outcome::Removed { archived: None },
-                Err(DiskError::NotEmpty) => Outcome::Kept,
+                Err(DiskError::NotEmpty) => {
+                    self.failures.remove(&path);
+                    self.finished.push(Finished { path, outcome: Outcome::Kept });
+                    continue;
+                }
                 Err(error) => {
                     self.fail(path, Trouble::Disk(error), now);
                     continue;
                 }
             };
             self.failures.remove(&path);
-            self.finished.push(Finished { path, outcome });
+            self.changed(path, outcome, now);
         }
     }
 }

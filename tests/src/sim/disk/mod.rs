@@ -89,6 +89,8 @@ pub struct SimDisk {
     pub changes: u64,
     /// Files hashed, since the start.
     pub hashes: u64,
+    /// Flushes of a whole root, since the start.
+    pub flushes: u64,
     /// The name and content of each visible file right after the engine changed it, since somebody took them.
     pub shown: Vec<(String, Arc<Vec<u8>>)>,
     roots: BTreeMap<RootId, Root>,
@@ -179,6 +181,7 @@ impl SimDisk {
                 Ok(DiskDone::Unit)
             }
             DiskOp::Flush { .. } => {
+                self.flushes += 1;
                 self.fs.flush_all();
                 Ok(DiskDone::Unit)
             }

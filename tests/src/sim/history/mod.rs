@@ -43,8 +43,6 @@ const ASIDE: &str = "/aside";
 const OUTSIDE: &[&str] = &["share", "aside"];
 /// Steps of the world that a history may take, setup and rest included: what takes more works without end.
 const STEPS_MAX: u64 = 1_000_000;
-/// What an engine says whose store failed as it began; it goes on only when it is started again.
-const NO_STORE: &str = "database cannot be read";
 /// Lines of the log that a failure tells.
 const LINES_TOLD: usize = 60;
 
@@ -234,9 +232,8 @@ impl History {
             node.disk.fs.capacity = ROOM;
             node.disk.unplugged.clear();
             node.store.faults.clear();
-            let lame = node.notices.iter().any(|notice| notice.contains(NO_STORE));
             node.notices.clear();
-            if node.engine.is_none() || lame {
+            if node.engine.is_none() {
                 self.world.restart(index);
             }
         }

@@ -120,6 +120,11 @@ impl History {
                     _ => new.truncate(old.len() / 2),
                 }
                 if self.on_disk(node, |disk, now| disk.write(now, &at, &new)) {
+                    if new == *old {
+                        // What is empty stays so: no change, whoever changes it meanwhile.
+                        self.ledger.handled(std::slice::from_ref(old));
+                        return;
+                    }
                     self.ledger.replaced(std::slice::from_ref(old));
                     self.ledger.wrote(&new);
                 }
