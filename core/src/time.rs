@@ -19,6 +19,15 @@ impl Instant {
     }
 }
 
+/// The first pause before something that failed is tried again; it doubles with each failure up to the last.
+const RETRY_FIRST: Duration = Duration::from_secs(2);
+const RETRY_LAST: Duration = Duration::from_secs(300);
+
+/// How long to leave alone what failed, after so long the time before.
+pub fn retry_pause(last: Option<Duration>) -> Duration {
+    last.map_or(RETRY_FIRST, |last| (last * 2).min(RETRY_LAST))
+}
+
 /// Wall-clock time: nanoseconds since 1970-01-01T00:00:00Z. What people and records see; never used to wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallTime(pub i64);

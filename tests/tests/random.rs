@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clearskies_tests::sim::generate::{self, OPEN, Shape};
 use clearskies_tests::sim::history::{Options, play};
 use clearskies_tests::sim::script::Script;
+use clearskies_tests::sim::share::seeds;
 use clearskies_tests::sim::shrink::shrink;
 
 /// Seeds of an ordinary run.
@@ -16,16 +17,10 @@ const ATTEMPTS_MAX: u32 = 300;
 /// So many failures are shrunk and told.
 const STORIES: usize = 3;
 
-fn seeds() -> Range<u64> {
-    let Ok(range) = std::env::var("SIM_SEEDS") else { return SEEDS };
-    let (start, end) = range.split_once("..").expect("a range like 0..100");
-    start.parse().expect("a number")..end.parse().expect("a number")
-}
-
 #[test]
 fn random_histories_hold_every_property() {
     let mut failed = Vec::new();
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         let script = generate::script(seed, Shape { without: OPEN, ..Shape::default() });
         let options = Options { idle: seed.is_multiple_of(8), ..Options::default() };
         let Err(failure) = play(&script, options) else { continue };

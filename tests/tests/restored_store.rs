@@ -11,24 +11,9 @@ use clearskies_core::share::layout::path_of_key;
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::net::Conditions;
 use clearskies_tests::sim::rng::Rng;
-use clearskies_tests::sim::share::{REST, SHARE, at, attach, names};
+use clearskies_tests::sim::share::{REST, SHARE, at, attach, names, seeds};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn seeds(ordinary: std::ops::Range<u64>) -> std::ops::Range<u64> {
-    let number = |text: &str| text.parse::<u64>().expect("a number");
-    if let Ok(seed) = std::env::var("SIM_SEED") {
-        let seed = number(&seed);
-        return seed..seed + 1;
-    }
-    match std::env::var("SIM_SEEDS") {
-        Ok(range) => {
-            let (start, end) = range.split_once("..").expect("a range like 0..100");
-            number(start)..number(end)
-        }
-        Err(_) => ordinary,
-    }
-}
 
 /// Lets a user write, delete or move one of a few names with one of a few contents.
 fn act(world: &mut World, rng: &mut Rng, index: usize) {

@@ -9,7 +9,7 @@ use clearskies_core::engine::command::{Command, HeldDeletions, Reply};
 use clearskies_core::files::path::RelPath;
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::rng::Rng;
-use clearskies_tests::sim::share::{REST, SHARE, at, joined, names, rest, text};
+use clearskies_tests::sim::share::{REST, SHARE, at, joined, names, rest, seeds, text};
 use clearskies_tests::sim::users::Item;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,21 +41,6 @@ fn folders(world: &mut World, folders: usize, files: usize) {
         }
     }
     rest(world);
-}
-
-fn seeds(ordinary: std::ops::Range<u64>) -> std::ops::Range<u64> {
-    let number = |text: &str| text.parse::<u64>().expect("a number");
-    if let Ok(seed) = std::env::var("SIM_SEED") {
-        let seed = number(&seed);
-        return seed..seed + 1;
-    }
-    match std::env::var("SIM_SEEDS") {
-        Ok(range) => {
-            let (start, end) = range.split_once("..").expect("a range like 0..100");
-            number(start)..number(end)
-        }
-        Err(_) => ordinary,
-    }
 }
 
 #[test]

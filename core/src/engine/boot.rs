@@ -23,14 +23,10 @@ use crate::share::layout::{self, Fact, MetaKey};
 use crate::share::progress::Progress;
 use crate::share::renewal::Renewal;
 use crate::share::{Membership, Share, decode_resume};
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, retry_pause};
 
 /// Facts of one look-up.
 const PAGE: u32 = 1000;
-
-/// The first pause before a start that failed is tried again; it doubles up to the last.
-const RETRY_FIRST: Duration = Duration::from_secs(2);
-const RETRY_LAST: Duration = Duration::from_secs(300);
 
 /// Node facts.
 const RUN_TOKEN: &str = "run";
@@ -47,7 +43,8 @@ pub struct Boot {
     loading: Option<Token>,
     failed: Option<String>,
     retry_at: Option<Instant>,
-    pause: Duration,
+    /// The last pause.
+    pause: Option<Duration>,
     node: BTreeMap<String, Vec<u8>>,
     clubs: BTreeMap<RootId, Facts>,
 }
@@ -60,7 +57,7 @@ impl Boot {
             loading: Some(token),
             failed: None,
             retry_at: None,
-            pause: RETRY_FIRST,
+            pause: None,
             node: BTreeMap::new(),
             clubs: BTreeMap::new(),
         }
@@ -148,8 +145,9 @@ impl Engine {
         self.boot.loading = None;
         self.boot.node.clear();
         self.boot.clubs.clear();
-        self.boot.retry_at = Some(now.mono.plus(self.boot.pause));
-        self.boot.pause = (self.boot.pause * 2).min(RETRY_LAST);
+        let pause = retry_pause(self.boot.pause);
+        self.boot.retry_at = Some(now.mono.plus(pause));
+        self.boot.pause = Some(pause);
         self.run_early(now);
     }
 

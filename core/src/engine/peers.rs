@@ -30,7 +30,7 @@ use crate::share::clock::ClockSample;
 use crate::share::folder::{self, ShareFact};
 use crate::share::layout::{self, Fact};
 use crate::share::renewal::Renewal;
-use crate::share::{Membership, Share, put_fact};
+use crate::share::{Membership, Share, known_name, put_fact};
 use crate::time::{Instant, NANOS_PER_SECOND, Now};
 use crate::wire::keys::LevelEntry;
 use crate::wire::message::Message;
@@ -326,7 +326,7 @@ impl Engine {
         let Some(link) = self.links.all.get(&conn) else { return };
         let (addr, club) = (link.addr, link.club);
         let names = club.and_then(|root| self.shares.get(&root)).map(|share| &share.names);
-        match link.peer.and_then(|peer| names?.get(&peer)).filter(|name| !name.is_empty()) {
+        match link.peer.and_then(|peer| known_name(names?, peer)) {
             Some(name) => log::info!("{name} ({addr}): {reason}"),
             None => log::info!("{addr}: {reason}"),
         }

@@ -318,6 +318,13 @@ pub struct DiskState {
     pub settled: bool,
 }
 
+impl DiskState {
+    /// Whether it is of the directory that has this stamp, and what lies in it was listed.
+    pub fn is_listed(&self, stamp: &Stamp) -> bool {
+        self.settled && self.stamp.inode == stamp.inode
+    }
+}
+
 /// The version that a path's disk content is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Base {

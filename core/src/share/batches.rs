@@ -128,9 +128,7 @@ impl Share {
             self.committed(ctx, batch);
             return;
         }
-        // An answer goes on behind a record only if that was not passed over.
-        let resume = effects.resume.iter().filter(|_| !effects.identity_lost);
-        for (conn, resume) in resume {
+        for (conn, resume) in &effects.resume {
             if let Some(link) = self.links.get(conn) {
                 let key = layout::peer_fact_key(self.root, Fact::Resume, link.peer);
                 writes.push(Write::Put { space: Space::Meta, key, value: encode_resume(resume) });

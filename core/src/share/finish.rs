@@ -73,9 +73,9 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
             note_archived(&row, path, archived.as_deref(), effects);
             row.base = base_for(txn, version, path)?;
             // What lies in a directory is seen by walking it alone, not by giving it a mode.
-            let walked = |disk: &DiskState| disk.settled && disk.stamp.inode == stamp.inode;
+            let listed = |disk: &DiskState| disk.is_listed(stamp);
             let dir = *content == EntryContent::Dir;
-            let settled = if dir { row.disk.as_ref().is_some_and(walked) } else { *settled };
+            let settled = if dir { row.disk.as_ref().is_some_and(listed) } else { *settled };
             row.disk = Some(DiskState { stamp: *stamp, content: content.clone(), settled });
             txn.put_row(path, row);
         }

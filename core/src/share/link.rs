@@ -200,12 +200,11 @@ impl Share {
             ctx.links.send(conn, &Message::Directory(DirectoryMessage::Get { sha256, range }));
         }
         while let Some((peer, sha256)) = self.work.fetcher.poll_lie() {
-            let who = self.names.get(&peer).filter(|name| !name.is_empty()).cloned();
             log::warn!(
                 "{}: what {} sent is not what it was said to be: its SHA-256 is not {sha256}. It was thrown away, and \
                  is not asked for there for some hours.",
                 self.folder.path,
-                who.unwrap_or_else(|| super::short_id(peer))
+                super::shown_name(&self.names, peer)
             );
         }
         for &conn in self.links.keys() {

@@ -609,6 +609,16 @@ pub fn decode_resume(bytes: &[u8]) -> Option<Resume> {
     Some(Resume { token: *token, arrival: u64::from_be_bytes(arrival.try_into().ok()?) })
 }
 
+/// What a member calls its computer, if it said so.
+pub fn known_name(names: &BTreeMap<PeerId, String>, peer: PeerId) -> Option<&str> {
+    names.get(&peer).map(String::as_str).filter(|name| !name.is_empty())
+}
+
+/// A member as people see it: what it calls its computer, else its id.
+pub fn shown_name(names: &BTreeMap<PeerId, String>, peer: PeerId) -> String {
+    known_name(names, peer).map_or_else(|| short_id(peer), String::from)
+}
+
 /// An id as people see it where no name is known.
 pub fn short_id(id: PeerId) -> String {
     id.to_string()[..8].to_string()

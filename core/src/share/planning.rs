@@ -317,10 +317,6 @@ impl Judge<'_> {
     }
 
     fn knowledge(&mut self, conn: ConnId, knowledge: &Clock, current: bool) {
-        if self.effects.identity_lost {
-            // A record before it was passed over, so its word would claim too much.
-            return;
-        }
         if self.is_writer(conn) {
             if knowledge.get(self.keys.id()) > self.progress.confirmed() {
                 self.effects.identity_lost = true;
@@ -654,7 +650,7 @@ impl Judge<'_> {
         if peer == self.keys.id() {
             return "this computer".to_string();
         }
-        self.names.get(&peer).cloned().unwrap_or_else(|| super::short_id(peer))
+        super::shown_name(self.names, peer)
     }
 
     /// A new record's name.

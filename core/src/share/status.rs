@@ -277,17 +277,16 @@ impl Share {
     /// The peer at the other end of a link, for the log: what it calls its computer, and its address.
     pub(super) fn who(&self, ctx: &Ctx<'_>, conn: ConnId) -> String {
         let Some(link) = ctx.links.all.get(&conn) else { return "a peer that is gone".to_owned() };
-        let name = link.peer.and_then(|peer| self.names.get(&peer)).filter(|name| !name.is_empty());
+        let name = link.peer.and_then(|peer| super::known_name(&self.names, peer));
         name.map_or_else(|| link.addr.to_string(), |name| format!("{name} ({})", link.addr))
     }
 
     /// Sentences about members from whom much came that contradicts other versions.
     fn fault_problems(&self) -> impl Iterator<Item = String> {
-        self.faults.told().take(NAMED_MAX).map(|(peer, count)| {
-            let name = self.names.get(&peer).filter(|name| !name.is_empty());
-            let who = name.cloned().unwrap_or_else(|| super::short_id(peer));
-            faults::sentence(&who, count)
-        })
+        self.faults
+            .told()
+            .take(NAMED_MAX)
+            .map(|(peer, count)| faults::sentence(&super::shown_name(&self.names, peer), count))
     }
 
     /// Failed paths, those with one reason in one sentence.

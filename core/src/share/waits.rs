@@ -145,8 +145,7 @@ impl Share {
 
     /// What is told of a change that is waited for.
     pub fn wait_sentence(&self, peer: PeerId, now: Instant) -> String {
-        let name = self.names.get(&peer).filter(|name| !name.is_empty());
-        let who = name.cloned().unwrap_or_else(|| super::short_id(peer));
+        let who = super::shown_name(&self.names, peer);
         if !is_absent(peer, &self.links) {
             return format!("Changes of {who} that others build on are still to come; {who} is connected.");
         }

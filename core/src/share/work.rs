@@ -45,9 +45,6 @@ const GROUPS_MAX: usize = 3;
 const GROUP_WAIT: Duration = Duration::from_millis(20);
 /// Failures that are remembered with their reason.
 const FAILURES_MAX: usize = 10_000;
-/// The first pause before a failed path is tried again; it doubles up to the last.
-const RETRY_FIRST: Duration = Duration::from_secs(2);
-const RETRY_LAST: Duration = Duration::from_secs(300);
 /// Items of one disk operation, so that more than one thread of the pool has work.
 const PER_OP: usize = 64;
 

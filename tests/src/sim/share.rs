@@ -1,5 +1,6 @@
 //! What every scenario with one share needs: machines that have joined, rest, and short ways to look at the folder.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use clearskies_core::engine::command::{Existing, Reply};
@@ -10,6 +11,22 @@ use super::World;
 pub const SHARE: &str = "/share";
 /// Long enough for every back-off of the dialer.
 pub const REST: Duration = Duration::from_secs(1800);
+
+/// The seeds that a test plays: `SIM_SEED=7` asks for one, `SIM_SEEDS=0..500` for many, else the ordinary ones.
+pub fn seeds(ordinary: Range<u64>) -> Range<u64> {
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    if let Ok(seed) = std::env::var("SIM_SEED") {
+        let seed = number(&seed);
+        return seed..seed + 1;
+    }
+    match std::env::var("SIM_SEEDS") {
+        Ok(range) => {
+            let (start, end) = range.split_once("..").expect("a range like 0..100");
+            number(start)..number(end)
+        }
+        Err(_) => ordinary,
+    }
+}
 
 /// Two machines with one share, in step.
 pub fn joined(seed: u64) -> World {

@@ -26,7 +26,7 @@ use crate::index::record::Record;
 use crate::io::StoreError;
 use crate::io::store::{Query as Lookup, Row, Space, StoreOp};
 use crate::share::txn::{Miss, Txn, decode_stored_record};
-use crate::share::{Membership, Share, layout, short_id, status, work};
+use crate::share::{Membership, Share, known_name, layout, short_id, status, work};
 use crate::time::{Instant, Now};
 
 /// Records of one look-up.
@@ -258,9 +258,8 @@ impl Engine {
     /// Who made a version: a name, or an id where none is known.
     fn peer_name(&self, share: &Share, record: &Record) -> String {
         let peer = record.value_change.peer;
-        let name = share.names.get(&peer).filter(|name| !name.is_empty());
-        match name {
-            Some(name) => name.clone(),
+        match known_name(&share.names, peer) {
+            Some(name) => name.to_owned(),
             None if peer == share.id() => "this computer".to_owned(),
             None => short_id(peer),
         }

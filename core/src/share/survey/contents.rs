@@ -12,6 +12,14 @@ use crate::io::disk::{Hashed, HashedContent, Kind};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::time::{Now, WallTime};
 
+/// What a disk operation says of each of its `count` paths.
+pub(super) fn hashes(result: Result<DiskDone, DiskError>, count: usize) -> Vec<Result<Hashed, DiskError>> {
+    match result {
+        Ok(DiskDone::Hashed(results)) if results.len() == count => results,
+        failed => alloc::vec![Err(failed.err().unwrap_or(DiskError::Io)); count],
+    }
+}
+
 impl Survey {
     pub(super) fn hash(&mut self, now: Now, out: &mut Outbox) {
         let under_way = self.asks.values().filter(|ask| matches!(ask, Ask::Hash(..))).count();
@@ -52,12 +60,7 @@ impl Survey {
         since: WallTime,
         now: Now,
     ) {
-        let results = match result {
-            Ok(DiskDone::Hashed(results)) if results.len() == batch.len() => results,
-            Ok(_) => batch.iter().map(|_| Err(DiskError::Io)).collect(),
-            Err(error) => batch.iter().map(|_| Err(error)).collect(),
-        };
-        for (&at, result) in batch.iter().zip(results) {
+        for (&at, result) in batch.iter().zip(hashes(result, batch.len())) {
             let Some((path, kind)) = self.todo.get(at).map(|todo| (todo.path.clone(), todo.stamp.kind))
             else {
                 continue;

@@ -42,7 +42,7 @@ impl Survey {
                     // Whether it may be read may have become another, too.
                     let same = |disk: &DiskState| {
                         let bits = (disk.stamp.mode ^ stamp.mode) & READ_AND_SEARCH;
-                        disk.settled && disk.stamp.inode == stamp.inode && bits == 0
+                        disk.is_listed(&stamp) && bits == 0
                     };
                     let same_dir = row.disk.as_ref().is_some_and(same);
                     // What lies in a directory that could not be read was never seen; and with a directory that was

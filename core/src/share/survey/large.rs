@@ -4,6 +4,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
+use super::contents::hashes;
 use super::{Ask, HASH_BYTES, HASH_PATHS, Hint, QUIET, Survey};
 use crate::engine::outbox::Outbox;
 use crate::files::local::Found;
@@ -166,11 +167,7 @@ impl Survey {
         since: WallTime,
         now: Now,
     ) {
-        let results = match result {
-            Ok(DiskDone::Hashed(results)) if results.len() == paths.len() => results,
-            Ok(_) => paths.iter().map(|_| Err(DiskError::Io)).collect(),
-            Err(error) => paths.iter().map(|_| Err(error)).collect(),
-        };
+        let results = hashes(result, paths.len());
         for (path, result) in paths.into_iter().zip(results) {
             let Some(disk) = self.read(path.clone(), result, since, now) else {
                 self.large.entries.remove(&path);

@@ -7,11 +7,7 @@ use core::time::Duration;
 
 use super::{Survey, UNREADABLE_MAX};
 use crate::files::path::RelPath;
-use crate::time::{Instant, Now};
-
-/// The first pause before a look that failed is tried again; it doubles up to the last.
-const RETRY_FIRST: Duration = Duration::from_secs(2);
-const RETRY_LAST: Duration = Duration::from_secs(300);
+use crate::time::{Instant, Now, retry_pause};
 
 #[derive(Clone, Copy, Debug)]
 struct Retry {
@@ -26,7 +22,7 @@ pub(super) struct Retries(BTreeMap<RelPath, Retry>);
 
 impl Retries {
     fn failed(&mut self, path: RelPath, now: Instant) {
-        let pause = self.0.get(&path).map_or(RETRY_FIRST, |last| (last.pause * 2).min(RETRY_LAST));
+        let pause = retry_pause(self.0.get(&path).map(|last| last.pause));
         self.0.insert(path, Retry { at: Some(now.plus(pause)), pause });
     }
 

@@ -1,11 +1,11 @@
 //! Paths that failed: why, and when they are tried again.
 
-use super::{FAILURES_MAX, Failure, RETRY_FIRST, RETRY_LAST, Trouble, Work};
+use super::{FAILURES_MAX, Failure, Trouble, Work};
 use crate::files::path::RelPath;
 use crate::io::disk::{DiskError, Kind};
 use crate::share::finish::{Finished, Outcome};
 use crate::share::task::Task;
-use crate::time::Now;
+use crate::time::{Now, retry_pause};
 
 impl Work {
     /// Why a path failed, if it did.
@@ -73,7 +73,7 @@ impl Work {
 
     /// Leaves a path alone for a while, each time for longer.
     pub(super) fn pause(&mut self, path: RelPath, trouble: Trouble, now: Now) {
-        let pause = self.failures.get(&path).map_or(RETRY_FIRST, |f| (f.pause * 2).min(RETRY_LAST));
+        let pause = retry_pause(self.failures.get(&path).map(|failure| failure.pause));
         if self.failures.len() < FAILURES_MAX || self.failures.contains_key(&path) {
             let (retry_at, sweep) = (now.mono.plus(pause), self.sweeps);
             self.failures.insert(path, Failure { trouble, retry_at, pause, due: false, sweep });

@@ -52,8 +52,7 @@ impl SimDisk {
         let archive = self.archive_dir(dir).ok_or(DiskError::NotFound)?;
         let source = self.fs.resolve(self.fs.child(archive, folder.as_bytes())?, path)?;
         let node = self.fs.node(source).clone();
-        let above = to.parent().ok_or(DiskError::Denied)?;
-        let parent = self.fs.make_dirs(dir, &above, 0o777 & !UMASK)?;
+        let parent = self.directory_for(dir, to)?;
         if self.fs.child(parent, to.name().as_bytes()).is_ok() {
             return Err(DiskError::Exists);
         }
@@ -61,6 +60,12 @@ impl SimDisk {
         self.fs.attach(parent, to.name().as_bytes(), inode)?;
         self.touched(parent, to.name().as_bytes());
         Ok(self.fs.stamp(inode))
+    }
+
+    /// The directory that a path beneath `dir` gets, made where it is missing.
+    fn directory_for(&mut self, dir: u64, path: &RelPath) -> Result<u64, DiskError> {
+        let above = path.parent().ok_or(DiskError::Denied)?;
+        self.fs.make_dirs(dir, &above, 0o777 & !UMASK)
     }
 
     fn archived(&self, dir: u64, folder: &str, path: &RelPath) -> Result<(u64, u64), DiskError> {
@@ -90,8 +95,7 @@ impl SimDisk {
         if self.fs.stamp(inode).kind != Kind::File {
             return Err(DiskError::WrongKind);
         }
-        let above = to.parent().ok_or(DiskError::Denied)?;
-        let parent = self.fs.make_dirs(dir, &above, 0o777 & !UMASK)?;
+        let parent = self.directory_for(dir, to)?;
         self.fs.rename((place, path.name().as_bytes()), (parent, to.name().as_bytes()))?;
         self.touched(parent, to.name().as_bytes());
         Ok(self.fs.stamp(inode))
