@@ -165,6 +165,24 @@ fn rates_are_there_at_the_first_look_and_counts_outlive_a_link() {
 }
 
 #[test]
+fn what_is_to_come_of_a_large_file_grows_less_while_it_comes() {
+    let mut world = joined(71);
+    let size = 12 << 20;
+    world.node(0).write(&at("large"), &vec![7; size]);
+    let mut seen = vec![];
+    while text(&world, 1, "large").is_none() {
+        world.run_for(SECOND / 10);
+        let share = world.status(1).shares.remove(0);
+        if share.pending_files > 0 {
+            seen.push(share.pending_bytes);
+        }
+    }
+    seen.dedup();
+    assert!(seen.len() >= 4 && seen.is_sorted_by(|a, b| a > b), "{seen:?}");
+    assert!(seen[0] <= size as u64, "{seen:?}");
+}
+
+#[test]
 fn a_status_counts_what_failed_and_what_cannot_be_read() {
     let mut world = joined(3);
     world.nodes[1].disk.fs.capacity = 2_000_000;

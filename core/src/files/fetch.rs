@@ -426,6 +426,11 @@ impl Fetcher {
         self.received
     }
 
+    /// Bytes of large contents in progress that are in their temps, each counted for every want of its content.
+    pub fn written_bytes(&self) -> u64 {
+        self.large.written_bytes()
+    }
+
     /// Bytes received and not yet on disk.
     pub fn buffered_bytes(&self) -> u64 {
         self.common.writing + self.small.held_bytes()

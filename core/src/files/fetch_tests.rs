@@ -342,6 +342,7 @@ fn a_download_goes_on_after_a_restart() {
     let request = rig.requests(A)[0];
     rig.answer(request);
     rig.disk();
+    assert_eq!(rig.fetcher.written_bytes(), 6 * MIB as u64);
 
     let mut next = Rig::new(&[]);
     next.has = rig.has.clone();
@@ -358,6 +359,7 @@ fn a_download_goes_on_after_a_restart() {
     next.want(1, &content);
     next.disk();
     assert_eq!(next.requests(B)[0], (B, key, Some((5 * MIB as u64, MIB as u64))));
+    assert_eq!(next.fetcher.written_bytes(), 5 * MIB as u64, "what was flushed before counts");
     next.settle();
     assert_eq!(next.fetcher.received_bytes(), 7 * MIB as u64);
     assert_eq!(next.done().unwrap(), (1, Ok(content)));

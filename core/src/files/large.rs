@@ -202,6 +202,13 @@ impl Larges {
         active.chain(parked).chain(self.leaving.keys().copied()).collect()
     }
 
+    /// Bytes in temps, each counted for every want of its content.
+    pub(super) fn written_bytes(&self) -> u64 {
+        let bytes =
+            |content: &Large| content.written.bytes(content.size).saturating_mul(content.wants.len() as u64);
+        self.contents.values().map(bytes).fold(0, u64::saturating_add)
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.active.iter().filter_map(|sha| self.contents.get(sha)?.flush_due()).min()
     }

@@ -99,6 +99,12 @@ impl Pieces {
         }
     }
 
+    /// The bytes of these pieces of a content of this size.
+    pub(super) fn bytes(&self, size: u64) -> u64 {
+        let start = |index: u64| index.saturating_mul(RANGE_BYTES).min(size);
+        self.runs.iter().map(|(&first, &end)| start(end) - start(first)).sum()
+    }
+
     /// Keeps what is below `count`.
     pub(super) fn truncate(&mut self, count: u64) {
         while let Some((&first, &end)) = self.runs.last_key_value()
@@ -242,6 +248,8 @@ mod tests {
         assert_eq!(set, pieces(&[1, 3]));
         assert!(set.contains(3) && !set.contains(2) && !set.contains(4));
         assert_eq!(Pieces::all(3), pieces(&[2, 1, 0]));
+        // The last piece of a content may be a short one.
+        assert_eq!(pieces(&[0, 2]).bytes(2 * RANGE_BYTES + 5), RANGE_BYTES + 5);
         assert!(Pieces::all(0).is_empty());
         assert_eq!(Pieces::all(3).complement(3), Pieces::default());
     }

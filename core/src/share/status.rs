@@ -323,7 +323,7 @@ impl Share {
             files: totals.files,
             bytes: totals.bytes,
             pending_files: totals.pending,
-            pending_bytes: totals.pending_bytes,
+            pending_bytes: totals.pending_bytes.saturating_sub(self.work.arrived_bytes()),
             failed_files: self.failed_count(),
             unreadable_files: u64::try_from(self.survey.unreadable.len()).unwrap_or(u64::MAX),
             held_deletions: self.survey.held.count(),

@@ -300,6 +300,17 @@ impl Work {
         temps
     }
 
+    /// Bytes of what is pending that are here already: parts of large downloads, and what waits to be put in place.
+    pub fn arrived_bytes(&self) -> u64 {
+        let grouped = self.groups.values().flat_map(|group| &group.items);
+        let installing = self.jobs.values().flat_map(|job| match job {
+            Job::GroupInstall(_, part, _) | Job::GroupDirs(_, part) => part.as_slice(),
+            _ => &[],
+        });
+        let staged = self.ready.iter().chain(grouped).chain(installing).map(|item| item.version.size());
+        staged.fold(self.fetcher.written_bytes(), u64::saturating_add)
+    }
+
     /// Whether the folder was found missing since the last call.
     pub fn take_root_missing(&mut self) -> bool {
         core::mem::take(&mut self.root_missing)

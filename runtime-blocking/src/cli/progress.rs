@@ -31,7 +31,7 @@ pub(super) fn show(client: &mut Client, path: Option<&str>) -> Outcome {
     let leave = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGINT, leave.clone())
         .map_err(|error| Failure(format!("Ctrl-C cannot be caught: {error}")))?;
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stdout());
+    let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stdout());
     let style =
         ProgressStyle::with_template("{bar:30} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.set_style(style);
@@ -49,7 +49,8 @@ pub(super) fn show(client: &mut Client, path: Option<&str>) -> Outcome {
             }
             Seen::Going { line, pending } => {
                 most = pending.max(most);
-                bar.set_length(most);
+                // A bar of no length would be drawn as a full one before anything is known.
+                bar.set_length(most.max(1));
                 bar.set_position(most - pending);
                 bar.set_message(line);
             }
