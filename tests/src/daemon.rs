@@ -278,6 +278,11 @@ impl Node {
         self.daemon.as_ref().expect("the daemon runs").id()
     }
 
+    /// Whether this started a daemon and has not ended it.
+    pub fn runs(&self) -> bool {
+        self.daemon.is_some()
+    }
+
     /// Kills the daemon (`kill -9`), if it runs.
     pub fn kill(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {

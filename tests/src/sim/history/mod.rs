@@ -26,6 +26,8 @@ mod faults;
 mod look;
 mod users;
 
+pub use users::content;
+
 /// Everything must be at rest so long after it healed: every back-off, and the hour for which missing changes are
 /// waited for, twice.
 const DEADLINE: Duration = Duration::from_secs(3 * 3600);

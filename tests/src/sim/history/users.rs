@@ -19,7 +19,7 @@ const LENGTHS: [u64; 3] = [0, 20_000, 900_000];
 const SIZE_MAX: u64 = 20_000_000;
 
 /// The content with a number: no two numbers have the same.
-fn content(number: u64, size: u64) -> Vec<u8> {
+pub fn content(number: u64, size: u64) -> Vec<u8> {
     let mut content = format!("<{number}>").into_bytes();
     let size = size.min(SIZE_MAX) + LENGTHS[usize::try_from(number / LARGE).map_or(2, |class| class.min(2))];
     content.extend(Rng::new(number).bytes(usize::try_from(size).expect("some megabytes at most")));
