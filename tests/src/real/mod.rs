@@ -287,7 +287,8 @@ impl History {
                 for (index, status) in statuses.iter().enumerate() {
                     if status["held_deletions"].as_u64().unwrap_or(0) > 0 {
                         self.say(format_args!("n{index} confirms its deletes"));
-                        let ask = json!({ "type": "decide_deletions", "path": self.nodes[index].share(), "confirm": true });
+                        let path = self.nodes[index].share();
+                        let ask = json!({ "type": "decide_deletions", "path": path, "confirm": true });
                         self.nodes[index].ask(&ask);
                     }
                 }
