@@ -190,3 +190,25 @@ fn a_large_folder_may_take_the_place_of_another() {
         assert_eq!(names(&world, 1).len(), DIRS * (FILES + 1) + 1, "crash: {crash}");
     }
 }
+
+#[test]
+fn the_files_of_a_folder_that_both_rename_stay_together() {
+    let mut world = joined(8);
+    let mut place = "big".to_owned();
+    world.node(0).mkdir(&at(&place));
+    for file in 0..1200 {
+        world.node(0).write(&at(&format!("big/{file}")), content(0, file).as_bytes());
+    }
+    for round in 0..6 {
+        rest(&mut world);
+        world.run_for(Duration::from_secs(60));
+        world.node(0).rename(&at(&place), &at(&format!("a{round}")));
+        world.run_for(Duration::from_micros(700 * round));
+        world.node(1).rename(&at(&place), &at(&format!("b{round}")));
+        rest(&mut world);
+        let files = names(&world, 0).into_iter().filter(|name| name.contains('/'));
+        let places: BTreeSet<_> = files.filter_map(|name| Some(name.split_once('/')?.0.to_owned())).collect();
+        assert_eq!(places.len(), 1, "round {round}: {places:?}");
+        place = places.into_iter().next().unwrap_or_default();
+    }
+}

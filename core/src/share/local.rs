@@ -20,6 +20,7 @@ use crate::share::archived::Taken;
 use crate::share::finish::base_for;
 use crate::share::planning::{Judge, Scene, all};
 use crate::share::txn::Miss;
+use crate::time::WallTime;
 
 /// What the survey found at one path.
 #[derive(Clone, Debug)]
@@ -87,12 +88,12 @@ pub struct Vanished {
 }
 
 impl Judge<'_> {
-    /// Takes over one batch of observations.
-    pub(super) fn local(&mut self, items: &[Observation]) -> Result<(), Miss> {
-        all(items, |item| self.observe(item))
+    /// Takes over one batch of observations, which belong to what looks began to find at `since`.
+    pub(super) fn local(&mut self, items: &[Observation], since: WallTime) -> Result<(), Miss> {
+        all(items, |item| self.observe(item, since))
     }
 
-    fn observe(&mut self, item: &Observation) -> Result<(), Miss> {
+    fn observe(&mut self, item: &Observation, since: WallTime) -> Result<(), Miss> {
         let path = &item.path;
         let busy = |path: &RelPath| self.work.is_busy(path);
         if busy(path) || item.what.moved_from().is_some_and(busy) {
@@ -111,7 +112,7 @@ impl Judge<'_> {
         }
         let now = item.what.state();
         if let (Some(from), Some(now)) = (item.what.moved_from(), now) {
-            if self.take_move(from, path, now)? {
+            if self.take_move(from, path, now, since)? {
                 return Ok(());
             }
             // It was not told that this one is gone: the move would have said so.
@@ -366,7 +367,13 @@ impl Judge<'_> {
     }
 
     /// A move within the share: the record gets another key. False if what lay at `from` is nothing that can move.
-    fn take_move(&mut self, from: &RelPath, to: &RelPath, now: &DiskState) -> Result<bool, Miss> {
+    fn take_move(
+        &mut self,
+        from: &RelPath,
+        to: &RelPath,
+        now: &DiskState,
+        since: WallTime,
+    ) -> Result<bool, Miss> {
         let mut from_row = self.txn.row(from)?;
         let to_row = self.txn.row(to)?;
         let (Some(base), Some(was)) = (self.txn.base_of(&from_row)?, from_row.disk.clone()) else {
@@ -386,9 +393,14 @@ impl Judge<'_> {
             meta.unix_mode = mode_of(&seen).or(meta.unix_mode);
         }
         if was.content != EntryContent::Dir && now.stamp.mtime_ns != was.stamp.mtime_ns {
-            meta.mtime = Some(crate::time::WallTime(now.stamp.mtime_ns));
+            meta.mtime = Some(WallTime(now.stamp.mtime_ns));
         }
         let mut author = self.author();
+        if self.clock.sane() {
+            // A folder's files are moved at one time, however many batches they come in: where others moved the folder
+            // too, one of both moves is the later one for all of them.
+            author.wall = since.min(author.wall);
+        }
         let revision = Revision { key: Some(to.to_key()), meta: Some(meta), ..Revision::default() };
         let version = match author::revise(&mut author, &base, revision) {
             Ok(version) => version,

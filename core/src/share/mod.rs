@@ -35,6 +35,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 use core::net::SocketAddr;
 
 use crate::club::codebook::CodeBook;
@@ -135,6 +136,8 @@ pub struct Share {
     taken: BTreeMap<RelPath, Taken>,
     /// Looking at the disk.
     pub survey: Survey,
+    /// Since when there is no end of what looks find.
+    looking_since: Option<Now>,
     /// Whether the user stopped transfers.
     pub paused: bool,
     /// Whether the wall clock is believed.
@@ -197,6 +200,8 @@ enum Asked {
 const LEFTOVERS_MAX: u32 = 10_000;
 /// Observations of one operation.
 const OBSERVATIONS: usize = 500;
+/// What is found in one look after another counts as found at once for so long.
+const LOOK_LASTS_MAX: Duration = Duration::from_secs(60);
 /// How long a store that refuses work is left alone.
 const STORE_PAUSE: core::time::Duration = core::time::Duration::from_secs(10);
 
@@ -229,6 +234,7 @@ impl Share {
             late: LateWrites::new(root),
             taken: BTreeMap::new(),
             survey: Survey::new(root),
+            looking_since: None,
             paused: false,
             clock: ClockWatch::default(),
             waits: Waits::default(),
@@ -339,12 +345,17 @@ impl Share {
         self.survey.grain = self.folder.grain;
         let (stored, freed) = (!self.pipeline.has_looks(), self.work.freed());
         self.survey.pump(ctx.now, stored, self.work.busy(), freed, ctx.out);
+        self.looking_since = self.looking_since.filter(|since| {
+            let stale = ctx.now.mono.since(since.mono) > LOOK_LASTS_MAX;
+            !stale && (self.pipeline.has_looks() || self.survey.is_busy())
+        });
         while !self.pipeline.is_full() {
             let ready = self.survey.take_ready(OBSERVATIONS);
             if ready.is_empty() {
                 break;
             }
-            self.pipeline.push(Op::Local(ready));
+            let since = *self.looking_since.get_or_insert(ctx.now);
+            self.pipeline.push(Op::Local(ready, since.wall));
         }
         if self.survey.take_finished() {
             let intents = core::mem::take(&mut self.intents_left);

@@ -23,6 +23,7 @@ use crate::share::local::{Observation, Vanished};
 use crate::share::progress::Progress;
 use crate::share::task::Task;
 use crate::share::txn::{Changes, Txn};
+use crate::time::WallTime;
 
 /// One operation on the database.
 #[derive(Debug)]
@@ -54,8 +55,9 @@ pub enum Op {
         /// Where its last answer from here stood.
         resume: Option<Resume>,
     },
-    /// The folder was looked at. One batch, which enters knowledge as one.
-    Local(Vec<Observation>),
+    /// The folder was looked at: one batch, which enters knowledge as one, and the time at which looks began to find
+    /// what it belongs to.
+    Local(Vec<Observation>, WallTime),
     /// Disk work ended.
     Finish {
         /// What became of each path.
@@ -95,7 +97,7 @@ impl Op {
         match self {
             Op::Remote { .. } | Op::Knowledge { .. } | Op::Asked { .. } => 0,
             Op::Finish { .. } | Op::LookedThrough { .. } => 0,
-            Op::Local(_) | Op::Plan(_) | Op::Resolve { .. } | Op::Reclaim { .. } => 2,
+            Op::Local(..) | Op::Plan(_) | Op::Resolve { .. } | Op::Reclaim { .. } => 2,
         }
     }
 
@@ -104,7 +106,7 @@ impl Op {
         match self {
             Op::Remote { .. } | Op::Knowledge { .. } | Op::Asked { .. } => 1,
             Op::LookedThrough { .. } | Op::Resolve { .. } => 1,
-            Op::Local(items) => items.len(),
+            Op::Local(items, _) => items.len(),
             Op::Finish { items, intents } => items.len() + intents.len(),
             Op::Plan(paths) => paths.len(),
             Op::Reclaim { uuids, .. } => uuids.len(),
@@ -234,7 +236,7 @@ impl Pipeline {
     /// Adds an operation.
     pub fn push(&mut self, op: Op) {
         self.weight += op.weight();
-        self.looks += usize::from(matches!(op, Op::Local(_)));
+        self.looks += usize::from(matches!(op, Op::Local(..)));
         self.queue.push_back(op);
     }
 
@@ -245,7 +247,7 @@ impl Pipeline {
 
     /// Notes that these operations are stored.
     pub fn stored(&mut self, ops: &[Op]) {
-        let looks = ops.iter().filter(|op| matches!(op, Op::Local(_))).count();
+        let looks = ops.iter().filter(|op| matches!(op, Op::Local(..))).count();
         self.looks = self.looks.saturating_sub(looks);
     }
 

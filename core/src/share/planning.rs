@@ -81,7 +81,7 @@ pub fn prefetch(txn: &mut Txn, op: &Op) {
         }
         Op::Knowledge { .. } | Op::Asked { .. } | Op::LookedThrough { .. } => {}
         Op::Resolve { path, .. } => drop(txn.row(path)),
-        Op::Local(items) => items.iter().for_each(|item| drop(txn.row(&item.path))),
+        Op::Local(items, _) => items.iter().for_each(|item| drop(txn.row(&item.path))),
         Op::Finish { items, .. } => {
             for item in items {
                 let _ = txn.row(&item.path);
@@ -161,7 +161,7 @@ impl Judge<'_> {
                 self.knowledge(*conn, knowledge, *current);
                 Ok(())
             }
-            Op::Local(items) => self.local(items),
+            Op::Local(items, since) => self.local(items, *since),
             Op::Resolve { path, keep } => self.resolve(path, *keep),
             Op::Finish { items, intents } => {
                 self.drop_intents(intents);
