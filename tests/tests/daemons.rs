@@ -144,7 +144,7 @@ fn folders_that_cannot_be_shared_are_refused() {
     assert!(node.run(&["share", &none]).refused().contains("none"));
     let file = node.beside("a file");
     std::fs::write(&file, "x").unwrap();
-    assert!(node.run(&["share", &file]).refused().contains("a file"));
+    assert!(node.run(&["share", &file]).refused().contains("is not a folder"));
     node.invite();
     std::fs::create_dir(node.path("inner")).unwrap();
     node.run(&["share", node.path("inner").to_str().unwrap()]).refused();

@@ -456,7 +456,7 @@ fn folders_that_cannot_be_attached_are_refused() {
     let attach = |path: &str| b.run(&["attach", &code, path, "--peer", &addr]);
     let file = b.beside("a file");
     fs::write(&file, "x").unwrap();
-    assert!(attach(&file).refused().contains("a file"));
+    assert!(attach(&file).refused().contains("is not a folder"));
     let inner = b.path("inner");
     let said = attach(inner.to_str().unwrap()).refused();
     assert!(said.contains("cannot lie inside another"), "{said}");

@@ -5,7 +5,7 @@ use crate::files::plan::{
 };
 use crate::ids::Uuid;
 use crate::index::record::{EntryContent, EntryValue, Meta, Record};
-use crate::io::disk::Stamp;
+use crate::io::disk::{MODE_BITS, Stamp};
 use crate::time::WallTime;
 
 /// What a directory's owner needs to list it: read and search.
@@ -217,7 +217,7 @@ fn meta_now(view: &View<'_>, seen: &Observed<'_>, base: &Record, mtime: Option<W
     let last = view.row.disk.as_ref().map(|disk| &disk.stamp).filter(|last| last.kind == seen.stamp.kind);
     let mut meta = base.meta.clone();
     let mode = mode_of(seen);
-    if mode.is_some() && last.is_none_or(|last| Some(last.mode & 0o7777) != mode) {
+    if mode.is_some() && last.is_none_or(|last| Some(last.mode & MODE_BITS) != mode) {
         meta.unix_mode = mode;
     }
     let time = WallTime(seen.stamp.mtime_ns);
@@ -235,7 +235,7 @@ fn meta_now_without(seen: &Observed<'_>) -> Meta {
 /// The permission bits to record. A directory that its owner may not list is unobserved, and so are its bits: elsewhere
 /// they would shut the directory as well.
 pub(crate) fn mode_of(seen: &Observed<'_>) -> Option<u32> {
-    let mode = seen.stamp.mode & 0o7777;
+    let mode = seen.stamp.mode & MODE_BITS;
     let shut = *seen.content == EntryContent::Dir && mode & OWNER_LISTS != OWNER_LISTS;
     (has_mode(seen.content) && !shut).then_some(mode)
 }
@@ -258,7 +258,7 @@ fn stays_dir(view: &View<'_>) -> bool {
 /// so that they are the same everywhere.
 fn implied_chmod(view: &View<'_>, seen: &Observed<'_>) -> bool {
     let last = view.row.disk.as_ref().map(|disk| &disk.stamp).filter(|last| last.kind == seen.stamp.kind);
-    let differs = last.is_some_and(|last| mode_of(seen).is_some_and(|mode| mode != last.mode & 0o7777));
+    let differs = last.is_some_and(|last| mode_of(seen).is_some_and(|mode| mode != last.mode & MODE_BITS));
     differs && view.row.implied && view.implied_dir
 }
 
@@ -503,6 +503,18 @@ mod tests {
         case.row.disk = Some(crate::files::row::DiskState { stamp: coarse, content: file(1), settled: true });
         let seen = Stamp { mode: 0o777, mtime_ns: 1, ..same };
         assert_eq!(case.sees(Some((&file(1), seen)), Found::Running), LocalChange::None);
+    }
+
+    #[test]
+    fn set_id_bits_are_told_to_nobody() {
+        let case = Case::in_step(&file_record(1, "/a", 1, 5));
+        let seen = Stamp { mode: 0o4644, ..stamp(&file(1), 1) };
+        assert_eq!(case.sees(Some((&file(1), seen)), Found::Running), LocalChange::None);
+        let change = Case::empty().sees(Some((&file(1), Stamp { mode: 0o6755, ..seen })), Found::Running);
+        assert!(
+            matches!(change, LocalChange::Create { meta, .. } if meta.unix_mode == Some(0o755)),
+            "not the mode that all may have"
+        );
     }
 
     #[test]

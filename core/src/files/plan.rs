@@ -9,7 +9,7 @@ use crate::files::row::{DiskState, PathRow};
 use crate::ids::{Sha256, Uuid};
 use crate::index::merge::conflicts;
 use crate::index::record::{EntryContent, EntryValue, Record, Value};
-use crate::io::disk::Stamp;
+use crate::io::disk::{MODE_BITS, Stamp};
 use crate::time::WallTime;
 
 /// All that the plan looks at, for one path.
@@ -482,7 +482,7 @@ pub(crate) fn entry(record: &Record) -> Option<&EntryValue> {
 /// those of a file that it took the place of.
 pub fn wanted_meta(record: &Record) -> (Option<u32>, Option<i64>) {
     let least = if record.is_dir() { OWNER_ALL } else { 0 };
-    (record.meta.unix_mode.map(|mode| mode & 0o7777 | least), wanted_mtime(record).map(|time| time.0))
+    (record.meta.unix_mode.map(|mode| mode & MODE_BITS | least), wanted_mtime(record).map(|time| time.0))
 }
 
 /// The modification time that a record asks for.

@@ -141,6 +141,10 @@ pub struct Remove {
     pub archive: Option<String>,
 }
 
+/// The bits of a mode that are kept in step: those of owner, group and others. The set-id bits would have a member hand
+/// the others programs that run as somebody else; with the sticky bit, they stay on each disk as they are there.
+pub const MODE_BITS: u32 = 0o777;
+
 /// A change of permission bits or time, without touching content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetMeta {
@@ -148,7 +152,7 @@ pub struct SetMeta {
     pub path: RelPath,
     /// What must be there now, as in [`Remove::stamp`]; a directory need not be empty.
     pub stamp: Stamp,
-    /// New permission bits.
+    /// New permission bits, of [`MODE_BITS`]; the others stay.
     pub mode: Option<u32>,
     /// New modification time, nanoseconds since 1970.
     pub mtime_ns: Option<i64>,

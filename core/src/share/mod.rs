@@ -35,8 +35,8 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::time::Duration;
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use crate::club::codebook::CodeBook;
 use crate::club::identity::PeerKeys;

@@ -82,7 +82,7 @@ fn describe(held: &[Value]) -> String {
         lines.push(format!(
             "{}: {} gone here and held back",
             text(&share["share"]),
-            count(n, "file is", "files are")
+            count(n, "path is", "paths are")
         ));
         let paths = items(share, "paths");
         let shown = paths.iter().take(SHOWN_MAX);
@@ -154,7 +154,7 @@ mod tests {
     fn held_deletions_are_counted() {
         let paths: Vec<String> = (0..12).map(|n| format!("f{n}")).collect();
         let shown = describe(&[json!({ "share": "/a", "count": 300, "paths": paths })]);
-        assert!(shown.starts_with("/a: 300 files are gone here and held back\n    f0\n"));
+        assert!(shown.starts_with("/a: 300 paths are gone here and held back\n    f0\n"));
         assert!(shown.contains("    f9\n    and 290 more\n"));
         assert!(describe(&[]).starts_with("No deletions"));
     }

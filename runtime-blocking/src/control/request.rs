@@ -7,6 +7,7 @@ use std::time::Duration;
 use clearskies_core::club::level::Level;
 use clearskies_core::engine::command::{Command, CommandError, Existing};
 pub(crate) use clearskies_core::engine::settings::LISTEN_PORT;
+use clearskies_core::wire::json;
 use serde_json::{Map, Value};
 
 /// How long a code is valid if the request does not say (protocol §3).
@@ -61,6 +62,8 @@ pub(crate) fn parse(line: &[u8]) -> Result<Request> {
         Ok(_) => return Err(bad("A request is a JSON object.".into())),
         Err(error) => return Err(bad(format!("This is not JSON: {error}"))),
     };
+    // What counts of two members of one name would be anybody's guess.
+    json::check(line).map_err(|error| bad(format!("This is not JSON as the protocol has it: {error}.")))?;
     let plain = |command| engine(command, Shape::Plain);
     Ok(match string(&fields, "type")?.as_str() {
         "stop" => Request::Stop,
@@ -306,6 +309,7 @@ mod tests {
             "[]",
             "{}",
             r#"{"type":7}"#,
+            r#"{"type":"status","type":"stop"}"#,
             r#"{"type":"format_disk"}"#,
             r#"{"type":"create_share"}"#,
             r#"{"type":"create_share","path":"Documents"}"#,

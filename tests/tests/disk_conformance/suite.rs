@@ -605,11 +605,12 @@ pub(crate) fn sets_modes_and_times(bench: &mut dyn Bench) {
     open(bench);
     bench.write("a", b"1");
     bench.mkdir("dir");
+    bench.chmod("dir", 0o2755);
     bench.symlink("link", "a");
     let (file, dir, link) = (stat(bench, "a"), stat(bench, "dir"), stat(bench, "link"));
     let item = |path: &str, stamp, mode, mtime_ns| SetMeta { path: rel(path), stamp, mode, mtime_ns };
     let items = vec![
-        item("a", file, Some(0o600), None),
+        item("a", file, Some(0o4600), None),
         item("dir", dir, Some(0o700), None),
         item("link", link, Some(0o600), Some(MTIME)),
         item("none", file, Some(0o600), None),
@@ -617,7 +618,7 @@ pub(crate) fn sets_modes_and_times(bench: &mut dyn Bench) {
     let set = stamps(bench, DiskOp::SetMeta { root: ROOT, items });
     let changed = set[0].unwrap();
     assert_eq!((changed.mode, changed.mtime_ns, changed.inode), (0o600, file.mtime_ns, file.inode));
-    assert_eq!(set[1].unwrap().mode, 0o700);
+    assert_eq!(set[1].unwrap().mode, 0o2700, "what a user set beyond the permission bits stays");
     assert_eq!(set[2], Ok(link));
     assert!(set[3].is_err());
     let touched = item("a", changed, None, Some(MTIME));

@@ -8,6 +8,7 @@ use crate::engine::outbox::Outbox;
 use crate::files::path::RelPath;
 use crate::files::plan::wanted_meta;
 use crate::index::record::{EntryContent, Record};
+use crate::io::disk::MODE_BITS;
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::share::finish::Outcome;
 use crate::time::Now;
@@ -38,7 +39,7 @@ impl Work {
         for ((path, version), stamp) in dirs.into_iter().zip(stamps) {
             match (stamp, version) {
                 (Ok(stamp), Some(version))
-                    if wanted_meta(&version).0.is_some_and(|mode| mode != stamp.mode & 0o7777) =>
+                    if wanted_meta(&version).0.is_some_and(|mode| mode != stamp.mode & MODE_BITS) =>
                 {
                     // It was there, made for what lies beneath: the plan sets its bits.
                     self.changed(path, Outcome::Implied { stamp }, now);

@@ -12,7 +12,7 @@ use super::archive::{Archive, DISPLACED};
 use super::resolve::{Dirs, LISTED};
 use super::root::Root;
 use super::stat::{fail, fail_name, mtime, same_content, same_thing, same_version, stamp_at, stamp_fd};
-use super::temp::{bits, temp_name};
+use super::temp::{bits, bits_over, temp_name};
 use crate::watch::Watcher;
 
 type Stamps = Vec<Result<Stamp, DiskError>>;
@@ -310,7 +310,7 @@ fn make_dir(
     let (dir, name) = dirs.parent(path)?;
     let failed = |e| fail_name("make", path.as_str(), e);
     // Until its bits are set it must be possible to open it.
-    let create = mode.map_or(0o777, |mode| mode & 0o777 | 0o700);
+    let create = mode.map_or(0o777, |mode| mode | 0o700);
     match rustix::fs::mkdirat(dir, name, bits(create)) {
         Ok(()) => {}
         Err(Errno::EXIST) => {
@@ -323,9 +323,9 @@ fn make_dir(
     if let Some((watcher, root)) = watcher {
         watcher.add_dir(root, path, fd.as_fd());
     }
-    if let Some(mode) = mode {
-        rustix::fs::fchmod(&fd, bits(mode)).map_err(failed)?;
-    }
+    let stamp = stamp_fd(&fd).map_err(failed)?;
+    let Some(mode) = mode else { return Ok(stamp) };
+    rustix::fs::fchmod(&fd, bits_over(mode, &stamp)).map_err(failed)?;
     stamp_fd(&fd).map_err(failed)
 }
 
@@ -357,7 +357,7 @@ fn set_meta_one(root: &Root, dirs: &mut Dirs<'_>, item: &SetMeta) -> Result<Stam
         None => Ok(()),
     }
     .and_then(|()| match item.mode {
-        Some(mode) => rustix::fs::chmodat(CWD, held.as_str(), bits(mode), AtFlags::empty()),
+        Some(mode) => rustix::fs::chmodat(CWD, held.as_str(), bits_over(mode, &seen), AtFlags::empty()),
         None => Ok(()),
     });
     match by_name {
@@ -379,7 +379,7 @@ fn set_meta_readable(dir: BorrowedFd<'_>, name: &str, seen: &Stamp, item: &SetMe
         rustix::fs::futimens(&fd, &mtime(at))?;
     }
     match item.mode {
-        Some(mode) => rustix::fs::fchmod(&fd, bits(mode)),
+        Some(mode) => rustix::fs::fchmod(&fd, bits_over(mode, seen)),
         None => Ok(()),
     }
 }

@@ -100,7 +100,11 @@ impl Root {
             return Err(DiskError::BadName);
         }
         if create {
-            std::fs::create_dir_all(&path).map_err(|e| fail("make", &path, super::stat::errno(&e)))?;
+            match std::fs::create_dir_all(&path) {
+                // Something else has that name: opening it says so.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                other => other.map_err(|e| fail("make", &path, super::stat::errno(&e)))?,
+            }
         }
         let fd =
             rustix::fs::open(path.as_str(), LISTED, Mode::empty()).map_err(|e| fail("open", &path, e))?;

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use clearskies_core::ids::TempId;
-use clearskies_core::io::disk::{DiskDone, DiskError, Stage, StageContent, Staged, Stamp};
+use clearskies_core::io::disk::{DiskDone, DiskError, MODE_BITS, Stage, StageContent, Staged, Stamp};
 use ring::digest;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
@@ -45,14 +45,18 @@ pub(super) fn temp_name(temp: TempId) -> String {
 
 /// Permission bits for the kernel.
 pub(super) fn bits(mode: u32) -> Mode {
-    Mode::from_raw_mode((mode & 0o7777) as _)
+    Mode::from_raw_mode((mode & MODE_BITS) as _)
+}
+
+/// Permission bits for the kernel, with those of what is there that are not kept in step.
+pub(super) fn bits_over(mode: u32, there: &Stamp) -> Mode {
+    bits(mode) | Mode::from_raw_mode((there.mode & 0o7777 & !MODE_BITS) as _)
 }
 
 /// Makes a file that was not there; whatever had this name is removed, never opened.
 pub(super) fn create_file(tmp: BorrowedFd<'_>, name: &str, mode: Option<u32>) -> Result<File, Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // Set-id bits come last, because writing takes them off again.
-    let create = bits(mode.unwrap_or(DEFAULT_MODE) & 0o777);
+    let create = bits(mode.unwrap_or(DEFAULT_MODE));
     match rustix::fs::openat(tmp, name, flags, create) {
         Err(Errno::EXIST) => {
             rustix::fs::unlinkat(tmp, name, AtFlags::empty())?;
@@ -70,7 +74,7 @@ pub(super) fn finish_file(file: &File, mode: Option<u32>, mtime_ns: Option<i64>)
     }
     let stamp = stamp_fd(file)?;
     match mode {
-        Some(mode) if stamp.mode != mode & 0o7777 => {
+        Some(mode) if stamp.mode != mode & MODE_BITS => {
             rustix::fs::fchmod(file, bits(mode))?;
             stamp_fd(file)
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clearskies_core::files::path::RelPath;
 use clearskies_core::ids::{RootId, TempId};
-use clearskies_core::io::disk::{DiskDone, DiskError, DiskOp, Kind, Staged, Stamp};
+use clearskies_core::io::disk::{DiskDone, DiskError, DiskOp, Kind, MODE_BITS, Staged, Stamp};
 
 use super::fs::{Body, Fs, GRAIN_NS, TOP, UMASK};
 use super::rng::Rng;
@@ -169,7 +169,7 @@ impl SimDisk {
                 let inode = self.temp_open(root, dir, temp)?;
                 self.open(root)?.temps.remove(&temp);
                 let sha256 = self.fs.sha256(inode)?;
-                self.fs.set_meta(inode, Some(mode.unwrap_or(0o666 & !UMASK)), mtime_ns);
+                self.fs.set_meta(inode, Some(mode.unwrap_or(0o666 & !UMASK) & MODE_BITS), mtime_ns);
                 Ok(DiskDone::Staged(vec![Ok(Staged { sha256, stamp: self.fs.stamp(inode) })]))
             }
             DiskOp::RemoveTemps { temps, .. } => {

@@ -2,7 +2,7 @@
 
 use clearskies_core::files::path::RelPath;
 use clearskies_core::ids::RootId;
-use clearskies_core::io::disk::{DiskError, Install, Kind, Remove, SetMeta, Stamp};
+use clearskies_core::io::disk::{DiskError, Install, Kind, MODE_BITS, Remove, SetMeta, Stamp};
 
 use super::super::fs::UMASK;
 use super::PRIVATE;
@@ -69,7 +69,7 @@ impl SimDisk {
     ) -> Result<Stamp, DiskError> {
         self.fail("make_dirs", Some(path))?;
         let parent = self.fs.resolve_parent(dir, path)?;
-        let mode = mode.unwrap_or(0o777 & !UMASK);
+        let mode = mode.unwrap_or(!UMASK) & MODE_BITS;
         let (inode, made) = self.fs.make_dir(parent, path.name().as_bytes(), mode)?;
         self.open(root)?.watched.insert(inode);
         if made {
@@ -117,7 +117,8 @@ impl SimDisk {
         let inode = self.fs.resolve(dir, &item.path)?;
         self.expect(inode, &item.stamp)?;
         if item.stamp.kind != Kind::Link {
-            self.fs.set_meta(inode, item.mode, item.mtime_ns);
+            let own = self.fs.stamp(inode).mode & !MODE_BITS;
+            self.fs.set_meta(inode, item.mode.map(|mode| mode & MODE_BITS | own), item.mtime_ns);
             if let Ok(parent) = self.fs.resolve_parent(dir, &item.path) {
                 self.touched(parent, item.path.name().as_bytes());
             }

@@ -1,7 +1,7 @@
 //! Temps: what is being received, before it has its place.
 
 use clearskies_core::ids::{RootId, TempId};
-use clearskies_core::io::disk::{DiskDone, DiskError, Stage, StageContent, Staged};
+use clearskies_core::io::disk::{DiskDone, DiskError, MODE_BITS, Stage, StageContent, Staged};
 
 use super::super::fs::{Body, UMASK, digest};
 use super::SimDisk;
@@ -31,7 +31,7 @@ impl SimDisk {
         if self.fs.child(temps, &name).is_ok() {
             self.fs.remove(temps, &name)?;
         }
-        let mode = if is_link { 0o777 } else { file.mode.unwrap_or(0o666 & !UMASK) };
+        let mode = if is_link { 0o777 } else { file.mode.unwrap_or(0o666 & !UMASK) & MODE_BITS };
         let inode = self.fs.make(body, mode)?;
         self.fs.attach(temps, &name, inode)?;
         self.fs.set_meta(inode, None, file.mtime_ns);

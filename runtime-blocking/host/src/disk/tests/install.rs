@@ -1,5 +1,7 @@
 //! Changes of the share, and the archive.
 
+use std::os::unix::fs::PermissionsExt;
+
 use clearskies_core::io::disk::SetMeta;
 
 use super::super::{archive, install, temp};
@@ -218,7 +220,7 @@ fn makes_directories_and_renames() {
             other => panic!("{other:?}"),
         };
         assert_eq!(made[0].unwrap().mode, 0o300);
-        assert_eq!(made[2].unwrap().mode, 0o1750);
+        assert_eq!(made[2].unwrap().mode, 0o750);
         assert_eq!(made[3], made[0]);
         let file = bench.write("a/b/f", b"x");
         let dirs = vec![(path("a/b/f"), None), (path("none/x"), None)];
@@ -261,7 +263,7 @@ fn sets_bits_and_times_without_following() {
         let stamp = set("f", stamp, Some(0o000), Some(-1_500_000_000)).unwrap();
         assert_eq!((stamp.mode, stamp.mtime_ns), (0, -1_500_000_000));
         let stamp = set("f", stamp, Some(0o4711), None).unwrap();
-        assert_eq!((stamp.mode, stamp.mtime_ns), (0o4711, -1_500_000_000));
+        assert_eq!((stamp.mode, stamp.mtime_ns), (0o711, -1_500_000_000), "nobody is handed a set-id bit");
         assert_eq!(bench.stat("f"), Ok(stamp));
         assert_eq!(set("f", Stamp { size: 7, ..stamp }, Some(0), None), Err(DiskError::Changed));
         std::os::unix::fs::symlink("f", bench.at("link")).unwrap();
@@ -271,6 +273,9 @@ fn sets_bits_and_times_without_following() {
         std::fs::create_dir(bench.at("d")).unwrap();
         let dir = bench.stat("d").unwrap();
         assert_eq!(set("d", dir, Some(0o700), Some(0)).unwrap().mode, 0o700);
+        std::fs::set_permissions(bench.at("d"), std::fs::Permissions::from_mode(0o2750)).unwrap();
+        let dir = bench.stat("d").unwrap();
+        assert_eq!(set("d", dir, Some(0o755), None).unwrap().mode, 0o2755, "a user's own set-id bit stays");
         assert_eq!(std::fs::metadata(bench.at("d")).unwrap().mtime(), 0);
         assert_eq!(set("none", dir, None, None), Err(DiskError::NotFound));
     });
