@@ -1,6 +1,7 @@
 //! Plays random histories for a time, and prints how many a second: `cargo run --release -p clearskies-tests --example
 //! soak -- --seconds 60 --seed 1`. A history that fails is shrunk and printed as a script; the exit status says whether
-//! any did. `--machines 3 --acts 100` fixes the shape of all histories; `--stop 1` ends at so many failures;
+//! any did. `--machines 3 --acts 100` fixes the shape of all histories; `--stop 1` ends at so many failures,
+//! `--count 99` after so many histories;
 //! `--rough` shrinks nothing; `--without clone,wipe` leaves kinds of steps out;
 //! `--print` prints the script of a seed; `--script FILE` plays one script with its log, and shrinks nothing.
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         without: without(option("--without").map_or("", String::as_str)),
     };
     let (first, stop) = (number("--seed").unwrap_or(0), number("--stop").unwrap_or(5));
+    let count = number("--count").unwrap_or(u64::MAX);
     let (begun, span) = (Instant::now(), Duration::from_secs(number("--seconds").unwrap_or(60)));
     if words.iter().any(|word| word == "--print") {
         print!("{}", generate::script(first, shape));
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
     }
     let (mut played, mut acts) = (0u64, 0);
     let mut failures: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-    while begun.elapsed() < span {
+    while begun.elapsed() < span && played < count {
         let seed = first + played;
         let script = generate::script(seed, shape);
         played += 1;

@@ -13,7 +13,7 @@ use clearskies_tests::sim::script::{Script, Verb};
 /// The longest pause of a path that failed, and some.
 const DEADLINE: Duration = Duration::from_secs(400);
 /// Scripts that are played at once: most of the time they wait.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 const PLAIN: Options = Options { deadline: DEADLINE, volumes: false };
 const VOLUMES: Options = Options { deadline: DEADLINE, volumes: true };
 

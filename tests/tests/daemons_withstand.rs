@@ -175,6 +175,41 @@ fn a_full_volume_is_reported_and_small_files_go_on() {
     assert_eq!(b.problems(), "[]");
 }
 
+/// What lies on a volume that is mounted inside a share stays there, and it is said why; what it covers stays too.
+#[test]
+fn a_volume_inside_a_share_is_left_alone_and_named() {
+    let test = "a_volume_inside_a_share_is_left_alone_and_named";
+    if !is_apart() {
+        return run_apart(test, Apart::Mounts);
+    }
+    let (a, b) = (Node::running(), Node::running());
+    let (a, b) = pair_of(a, b);
+    for index in 0..30 {
+        a.write(&format!("vol/{index}"), "beneath");
+    }
+    in_step(&[&a, &b]);
+    let (place, said) = (b.path("vol"), "another volume is mounted there");
+    assert!(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&place).status().unwrap().success());
+    b.write("vol/mine", "on it");
+    let why = |name: &str| b.run(&["why", b.path(name).to_str().unwrap()]).ok();
+    // No event tells of a mount: who asks has it looked at.
+    let asked = || why("vol/mine").contains(said);
+    eventually(DEADLINE, "why says it", asked);
+    eventually(DEADLINE, "status says it", || b.problems().contains(said));
+    assert!(!b.problems().contains("permission"), "{}", b.problems());
+    // What is to come there waits, with the same reason, and what is to go there stays.
+    a.write("vol/new", "from a");
+    std::fs::remove_file(a.path("vol/1")).unwrap();
+    eventually(DEADLINE, "the download says it", || why("vol/new").to_lowercase().contains(said));
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!b.path("vol/new").exists() && b.read("vol/mine").is_some());
+    assert_eq!(a.names().len(), 31, "{:?}", a.names());
+    assert!(Command::new("umount").args(["-l"]).arg(&place).status().unwrap().success());
+    in_step_within(LONG, &[&a, &b]);
+    assert_eq!(b.names(), a.names());
+    assert_eq!((b.names().len(), b.problems().as_str()), (31, "[]"));
+}
+
 /// The same without a volume of its own: no file of the daemon may grow beyond a limit.
 #[test]
 fn a_file_beyond_the_limit_of_the_process_is_reported_and_others_go_on() {

@@ -199,7 +199,7 @@ fn the_files_of_a_folder_that_both_rename_stay_together() {
     for file in 0..1200 {
         world.node(0).write(&at(&format!("big/{file}")), content(0, file).as_bytes());
     }
-    for round in 0..6 {
+    for round in 0..4 {
         rest(&mut world);
         world.run_for(Duration::from_secs(60));
         world.node(0).rename(&at(&place), &at(&format!("a{round}")));

@@ -55,19 +55,6 @@ fn scripts(folder: &str) -> Vec<(String, Script)> {
     found
 }
 
-/// What is known and not mended yet: each of these still fails, or its script belongs to the others.
-#[test]
-#[ignore = "open"]
-fn what_is_open_still_fails() {
-    let holds = |script: &Script| play(script, Options { log: true, idle: true }).is_ok();
-    let mended: Vec<_> = scripts("scripts/open")
-        .into_iter()
-        .filter(|(_, script)| holds(script))
-        .map(|(name, _)| name)
-        .collect();
-    assert!(mended.is_empty(), "mended: {mended:?}");
-}
-
 #[test]
 fn what_once_failed_holds() {
     let scripts = scripts("scripts");

@@ -31,6 +31,8 @@ pub const HINT_GAP: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Failures after which the wait is about a minute: where somebody answers who is no member, haste is of no use.
 const FAILURES_AFTER_REFUSAL: u32 = 7;
+/// Failures after which the wait is the longest: where this node answers itself.
+const FAILURES_OF_OWN: u32 = 10;
 /// Jitter is a number up to this.
 const JITTER_MAX: u64 = 1023;
 const STORE_VERSION: u8 = 1;
@@ -182,6 +184,8 @@ pub struct Dialer {
     half_open: usize,
     /// Clubs whose remembered addresses changed.
     changed: BTreeSet<RootId>,
+    /// Clubs whose addresses could not be stored, and when that is tried again.
+    unstored: BTreeMap<RootId, Instant>,
 }
 
 impl Dialer {
@@ -235,7 +239,7 @@ impl Dialer {
     }
 
     /// The next address to dial. The caller then says exactly one of [`Dialer::connected`], [`Dialer::failed`],
-    /// [`Dialer::refused_auth`] and [`Dialer::forget`].
+    /// [`Dialer::refused_auth`], [`Dialer::reached_self`] and [`Dialer::forget`].
     pub fn poll_dial(&mut self, now: Instant, rng: &mut Rng) -> Option<(RootId, SocketAddr)> {
         if self.half_open >= HALF_OPEN_MAX {
             return None;
@@ -259,12 +263,13 @@ impl Dialer {
         Some((club, addr))
     }
 
-    /// When [`Dialer::poll_dial`] will give something; `None` while it waits for other dials to end, or for ever.
+    /// When [`Dialer::poll_dial`] or [`Dialer::poll_changed`] will give something; `None` while it waits for other
+    /// dials to end, or for ever.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.half_open >= HALF_OPEN_MAX {
             return None;
         }
-        self.clubs.values().filter_map(ClubBook::due).min()
+        self.clubs.values().filter_map(ClubBook::due).chain(self.unstored.values().copied()).min()
     }
 
     /// A dial ended in an authenticated link with `peer`. It is not dialled again while a link with it lasts.
@@ -369,6 +374,18 @@ impl Dialer {
         book.requeue(addr, &self.networks);
     }
 
+    /// A dial reached this very node. An address where a peer was is kept: it is ours only for now, and perhaps the
+    /// only one by which that peer is ever found again.
+    pub fn reached_self(&mut self, club: RootId, addr: SocketAddr, now: Instant) {
+        let book = self.clubs.get(&club);
+        let entry = book.and_then(|book| book.entries.get(&canonical(addr)));
+        if entry.is_some_and(Entry::is_remembered) {
+            self.end_dial(club, addr, now, FAILURES_OF_OWN);
+        } else {
+            self.forget(club, addr);
+        }
+    }
+
     /// Drops an address, in whatever state: the user took it back, or it turned out to be our own.
     pub fn forget(&mut self, club: RootId, addr: SocketAddr) {
         let removed = self.clubs.get_mut(&club).and_then(|book| book.remove(canonical(addr)));
@@ -385,6 +402,7 @@ impl Dialer {
             self.half_open -= dialling.count();
         }
         self.changed.remove(&club);
+        self.unstored.remove(&club);
     }
 
     /// Starts every address anew: the network changed, or the user resumed.
@@ -427,8 +445,16 @@ impl Dialer {
     }
 
     /// A club whose remembered addresses are to be stored again.
-    pub fn poll_changed(&mut self) -> Option<RootId> {
-        self.changed.pop_first()
+    pub fn poll_changed(&mut self, now: Instant) -> Option<RootId> {
+        let due = self.unstored.iter().find(|(_, at)| **at <= now).map(|(club, _)| *club);
+        let club = self.changed.pop_first().or(due)?;
+        self.unstored.remove(&club);
+        Some(club)
+    }
+
+    /// A club's addresses could not be stored: they are to be stored again at this time, if not before.
+    pub fn not_stored(&mut self, club: RootId, again_at: Instant) {
+        self.unstored.insert(club, again_at);
     }
 
     /// What the store keeps of a club: addresses that the user or a link named, and those where a peer was proven. One

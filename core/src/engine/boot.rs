@@ -30,7 +30,6 @@ const PAGE: u32 = 1000;
 
 /// Node facts.
 const RUN_TOKEN: &str = "run";
-const STORE_TOKEN: &str = "store";
 /// Prefix of a setting's key.
 pub const SETTING: &str = "setting/";
 
@@ -41,6 +40,10 @@ type Facts = Vec<(u8, Vec<u8>, Vec<u8>)>;
 #[derive(Debug)]
 pub struct Boot {
     loading: Option<Token>,
+    /// The commit that names this run; until it is kept nothing begins.
+    naming: Option<Token>,
+    /// Whether the store is another one than this node last wrote.
+    renewed: bool,
     failed: Option<String>,
     retry_at: Option<Instant>,
     /// The last pause.
@@ -55,6 +58,8 @@ impl Boot {
         let token = load(out, Vec::new());
         Boot {
             loading: Some(token),
+            naming: None,
+            renewed: false,
             failed: None,
             retry_at: None,
             pause: None,
@@ -65,7 +70,7 @@ impl Boot {
 
     /// Whether the engine is at work.
     pub fn is_done(&self) -> bool {
-        self.loading.is_none()
+        self.loading.is_none() && self.naming.is_none()
     }
 
     /// Why the node cannot work, if so.
@@ -105,6 +110,13 @@ const STORE_GONE: &str = "The node's database is gone, and with it what it knew 
 impl Engine {
     /// Takes a completion that may be the start's; false if it is not.
     pub(super) fn boot_completion(&mut self, now: Now, token: Token, completion: &mut Completion) -> bool {
+        if self.boot.naming.take_if(|naming| *naming == token).is_some() {
+            match completion {
+                Completion::Store(Ok(_)) => self.begun(now),
+                _ => self.boot_failed(now),
+            }
+            return true;
+        }
         if self.boot.loading != Some(token) {
             return false;
         }
@@ -127,18 +139,23 @@ impl Engine {
             return true;
         }
         self.boot.loading = None;
+        self.name_run();
+        true
+    }
+
+    /// The store knows of this run: the node goes to work.
+    fn begun(&mut self, now: Now) {
         if self.boot.failed.take().is_some() {
-            let message = "The node's database can be read again.".into();
+            let message = "The node's database can be used again.".into();
             self.out.event(Event::Notice { share: None, message });
         }
         self.come_to_life(now);
         self.run_early(now);
-        true
     }
 
-    /// The store could not be read: the start begins anew after a while.
+    /// The store could not be read, or did not take the name of this run: the start begins anew after a while.
     fn boot_failed(&mut self, now: Now) {
-        let why = "The node's database cannot be read; see the log. Nothing is synced until it can; it is tried again.";
+        let why = "The node's database cannot be used; see the log. Nothing is synced until it can; it is tried again.";
         if self.boot.failed.replace(why.into()).is_none() {
             self.out.event(Event::Notice { share: None, message: why.into() });
         }
@@ -165,7 +182,21 @@ impl Engine {
         }
     }
 
+    /// Tells this store from a copy of it, and has that kept.
+    fn name_run(&mut self) {
+        let stored_run =
+            self.boot.node.get(RUN_TOKEN).and_then(|value| <[u8; 16]>::try_from(value.as_slice()).ok());
+        let run = self.config.run_token;
+        // Another store than this node last wrote: a backup, a copy, or one whose tail a crash of the machine took.
+        let strange = stored_run.is_some() && stored_run != run.found;
+        self.boot.renewed = strange || (run.tail_may_be_lost && stored_run.is_some());
+        let (key, value) = (layout::node_key(RUN_TOKEN), run.new.to_vec());
+        let write = Write::Put { space: Space::Meta, key, value };
+        self.boot.naming = Some(self.commit([write].into(), Durability::Now));
+    }
+
     fn come_to_life(&mut self, now: Now) {
+        let renewed = self.boot.renewed;
         let node = core::mem::take(&mut self.boot.node);
         for (key, value) in &node {
             if let Some(name) = key.strip_prefix(SETTING) {
@@ -173,27 +204,9 @@ impl Engine {
             }
         }
         self.paused = self.settings.paused();
-        let stored_run = node.get(RUN_TOKEN).and_then(|value| <[u8; 16]>::try_from(value.as_slice()).ok());
-        let stored_token =
-            node.get(STORE_TOKEN).and_then(|value| <[u8; 16]>::try_from(value.as_slice()).ok());
-        let run = self.config.run_token;
-        // Another store than this node last wrote: a backup, a copy, or one whose tail a crash of the machine took.
-        let strange = stored_run.is_some() && stored_run != run.found;
-        if stored_run.is_none() && run.found.is_some() {
+        if !node.contains_key(RUN_TOKEN) && self.config.run_token.found.is_some() {
             self.out.event(Event::Notice { share: None, message: STORE_GONE.into() });
         }
-        let renewed = strange || (run.tail_may_be_lost && stored_run.is_some());
-        self.store_token = match stored_token.filter(|_| !renewed) {
-            Some(token) => token,
-            None => self.rng.bytes(),
-        };
-        let put = |name: &str, value: [u8; 16]| Write::Put {
-            space: Space::Meta,
-            key: layout::node_key(name),
-            value: value.to_vec(),
-        };
-        let writes = [put(RUN_TOKEN, run.new), put(STORE_TOKEN, self.store_token)];
-        self.commit(writes.into(), Durability::Now);
         for (root, facts) in core::mem::take(&mut self.boot.clubs) {
             self.next_root = self.next_root.max(root.0 + 1);
             let path = facts.iter().find(|(fact, ..)| *fact == Fact::Share as u8);
@@ -261,7 +274,7 @@ impl Engine {
         };
         share.set_peers(peers);
         share.progress = progress;
-        share.progress.begin_run();
+        share.progress.begin_run(share.run);
         share.names = per_peer(Fact::Name)
             .map(|(peer, name)| (peer, String::from_utf8_lossy(name).into_owned()))
             .collect();

@@ -30,7 +30,7 @@ use crate::io::Completion;
 use crate::io::store::{Durability, Space, StoreDone, StoreError, Write};
 use crate::share::layout::{self, Fact};
 use crate::share::survey::GoneMode;
-use crate::share::{Membership, Share, put_fact, status};
+use crate::share::{Membership, STORE_PAUSE, Share, put_fact, status};
 use crate::time::{Instant, Now};
 
 pub(super) use archive::{ArchiveAsk, PRUNE_FIRST};
@@ -47,6 +47,8 @@ const QUIT_WAIT: Duration = Duration::from_secs(3);
 pub(super) enum AfterCommit {
     /// Nothing.
     Nothing,
+    /// The addresses of a club were stored, or are to be stored again.
+    Addresses(RootId),
     /// The marker of a folder that joins was written.
     Marked { conn: ConnId, root: RootId },
     /// A command is answered; then the share that was made, if any, comes to life.
@@ -214,13 +216,13 @@ impl Engine {
         };
         match result {
             Ok(()) => self.stored(now, after),
-            Err(error) => self.not_stored(after, error),
+            Err(error) => self.not_stored(now, after, error),
         }
     }
 
     fn stored(&mut self, now: Now, after: AfterCommit) {
         match after {
-            AfterCommit::Nothing => {}
+            AfterCommit::Nothing | AfterCommit::Addresses(_) => {}
             AfterCommit::Marked { conn, root } => self.marked(conn, root),
             AfterCommit::Reply(id, reply, root) => {
                 self.reply(id, Ok(reply));
@@ -251,10 +253,11 @@ impl Engine {
     }
 
     /// What was to be stored is not: nothing that it promised may happen.
-    fn not_stored(&mut self, after: AfterCommit, error: StoreError) {
+    fn not_stored(&mut self, now: Now, after: AfterCommit, error: StoreError) {
         log::error!("store: {error:?} before {after:?}");
         match after {
             AfterCommit::Nothing | AfterCommit::Marked { .. } | AfterCommit::Unmarked { .. } => {}
+            AfterCommit::Addresses(root) => self.dialer.not_stored(root, now.mono.plus(STORE_PAUSE)),
             AfterCommit::Reply(id, _, root) => {
                 if let Some(root) = root {
                     self.unmake(root);

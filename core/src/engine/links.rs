@@ -55,6 +55,8 @@ pub struct Link {
     pub club: Option<RootId>,
     /// The proven peer, once known.
     pub peer: Option<PeerId>,
+    /// Tells two runs under the peer's identity apart, once known.
+    pub run: Option<[u8; 16]>,
     /// What the peer calls its computer, if it says so.
     pub name: Option<String>,
     /// Whether the peer is a member, and not one who may only want to become one.

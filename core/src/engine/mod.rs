@@ -8,6 +8,7 @@ pub mod links;
 pub mod outbox;
 pub mod peers;
 pub mod rates;
+pub mod runs;
 pub mod settings;
 pub mod setup;
 
@@ -58,7 +59,6 @@ pub struct Engine {
     archives: BTreeMap<Token, commands::ArchiveAsk>,
     tls: TlsIdentity,
     tls_day: u32,
-    store_token: [u8; 16],
     paused: bool,
     stopping: bool,
     /// Who waits for the end, once it was asked for.
@@ -68,6 +68,8 @@ pub struct Engine {
     rates: rates::Rates,
     /// When a share was last called.
     called: Option<Now>,
+    /// Runs of peers that a later one replaced.
+    runs: runs::Runs,
     #[cfg(any(test, feature = "simulator"))]
     plain: bool,
 }
@@ -99,13 +101,13 @@ impl Engine {
             archives: BTreeMap::new(),
             tls,
             tls_day: lan::day(now.wall),
-            store_token: [0; 16],
             paused: false,
             stopping: false,
             quit: None,
             prune_at: now.mono.plus(commands::PRUNE_FIRST),
             rates: rates::Rates::default(),
             called: None,
+            runs: runs::Runs::default(),
             #[cfg(any(test, feature = "simulator"))]
             plain: false,
         }
@@ -287,7 +289,6 @@ impl Engine {
             out: &mut self.out,
             links: &mut self.links,
             rng: &mut self.rng,
-            store_token: self.store_token,
             clock_trusted: self.settings.clock_trusted(),
             home: &self.config.home,
         };

@@ -42,6 +42,8 @@ const STRANGERS: usize = 64;
 const JOINERS_MAX: usize = 1024;
 /// A clock that differs by more is shown to the user (protocol §5 step 4).
 pub(super) const CLOCK_DIFFERENCE: i64 = 60 * NANOS_PER_SECOND;
+/// Why a link is ended with a peer whose identity another node runs under as well (protocol §5, Errors).
+const COPIED: &str = "copied";
 /// Why a joiner ends a link over which it was sent keys that it does not take (protocol §5, Errors).
 const DECLINED: &str = "declined";
 /// The longest name of a computer that is kept, in bytes.
@@ -201,6 +203,7 @@ impl Engine {
             dialed,
             club: None,
             peer: None,
+            run: None,
             name: None,
             member: false,
             clock: None,
@@ -239,7 +242,7 @@ impl Engine {
     }
 
     pub(super) fn dial(&mut self, now: Now) {
-        self.remember_addresses();
+        self.remember_addresses(now);
         if self.paused || self.stopping || !self.boot.is_done() {
             return;
         }
@@ -340,15 +343,22 @@ impl Engine {
                 share.refused_by = Some(addr);
             }
             if *reason == CloseReason::Loopback {
-                self.dialer.forget(root, addr);
+                self.dialer.reached_self(root, addr, now.mono);
             }
         }
         if let CloseReason::ByPeer { code, .. } = reason {
             self.closed_while_joining(conn, code);
         }
-        if let CloseReason::CopiedHome { club, .. } = reason
-            && let Some((share, mut ctx)) = self.share_ctx(now, *club)
-        {
+        let copied = match reason {
+            CloseReason::CopiedHome { club, .. } => Some(*club),
+            // A writer met both of them, who may never meet each other. What it could do else is worse than this.
+            CloseReason::ByPeer { code, .. } if code == COPIED => {
+                let link = club.and_then(|root| self.shares.get(&root)?.links.get(&conn));
+                club.filter(|_| link.is_some_and(|link| link.writer))
+            }
+            _ => None,
+        };
+        if let Some((share, mut ctx)) = copied.and_then(|club| self.share_ctx(now, club)) {
             share.begin_renewal(Renewal::CopiedHome);
             share.pump(&mut ctx);
         }
@@ -379,6 +389,7 @@ impl Engine {
         let Some(link) = self.links.all.get_mut(&conn) else { return };
         link.club = Some(root);
         link.peer = Some(ready.peer);
+        link.run = Some(ready.run);
         link.clock = Some(ClockSample { wall: ready.remote_time, at: now.mono });
         link.name.clone_from(&ready.name);
         let (addr, dialed) = (link.addr, link.dialed);
@@ -431,21 +442,23 @@ impl Engine {
     }
 
     /// Stores the addresses that became known.
-    fn remember_addresses(&mut self) {
-        while let Some(root) = self.dialer.poll_changed() {
+    fn remember_addresses(&mut self, now: Now) {
+        while let Some(root) = self.dialer.poll_changed(now.mono) {
             if self.shares.contains_key(&root) {
                 let value = self.dialer.encode(root);
                 let token = self.commit([put_fact(root, Fact::Addresses, value)].into(), Durability::Soon);
-                self.commits.insert(token, AfterCommit::Nothing);
+                self.commits.insert(token, AfterCommit::Addresses(root));
             }
         }
     }
 
     /// A link is open for the club's messages. Of two between the same peers, the one that the smaller id opened stays
-    /// (protocol §5); of two opened by the same side, the newer.
+    /// (protocol §5); of two opened by the same side, or to another run of the peer, the newer.
     fn open(&mut self, now: Now, conn: ConnId, peer: PeerId, writer: bool) {
         let Some(link) = self.links.all.get_mut(&conn) else { return };
-        let (Some(root), dialed) = (link.club, link.dialed) else { return };
+        let (Some(root), dialed, run) = (link.club, link.dialed, link.run.unwrap_or_default()) else {
+            return;
+        };
         link.member = true;
         if let Some(name) = link.name.take() {
             self.remember_name(root, peer, &name);
@@ -455,9 +468,14 @@ impl Engine {
         let other = self.links.all.iter().find(|(other, link)| {
             **other != conn && link.club == Some(root) && link.peer == Some(peer) && link.stage == Stage::Open
         });
-        if let Some((&other, old)) = other {
-            let same_opener = old.dialed == dialed;
-            let keep_new = same_opener || dialed == ours_is_smaller;
+        let other = other.map(|(&other, old)| (other, old.dialed, old.run));
+        let replaced = other.and_then(|(.., run)| run);
+        if self.runs.returns(root, peer, run, replaced) {
+            return self.links.close(conn, COPIED, "another node runs under the same identity");
+        }
+        if let Some((other, old_dialed, _)) = other {
+            // Who has another run was started anew: the older link is dead, or its node is a copy.
+            let keep_new = old_dialed == dialed || dialed == ours_is_smaller || replaced != Some(run);
             let goes = if keep_new { other } else { conn };
             self.links.close(goes, "shutdown", "another connection to the same peer stays");
             if !keep_new {

@@ -186,6 +186,11 @@ impl Fetcher {
         self.large.load(rows, &mut self.common, out);
     }
 
+    /// The contents of which a part is kept, or is about to be, while nothing goes on with it.
+    pub fn parked(&self) -> impl Iterator<Item = &Sha256> {
+        self.large.parked()
+    }
+
     /// Forgets the downloads begun, and not going on now, of which `wanted` says false.
     pub fn retain_partials(&mut self, wanted: impl FnMut(&Sha256) -> bool, out: &mut Outbox) {
         self.large.retain_parked(wanted, &mut self.common, out);
@@ -227,16 +232,39 @@ impl Fetcher {
 
     /// A want is not wanted any more, for good. No outcome follows; what was got of it is removed.
     pub fn cancel(&mut self, id: u64, now: Now, out: &mut Outbox) {
-        if let Some(want) = self.common.wants.remove(&id) {
-            self.copies.cancel(id);
-            self.small.cancel(&want.sha256, id, &mut self.common);
-            self.large.cancel(&want.sha256, id, &mut self.common, out);
+        if self.common.wants.contains_key(&id) {
+            self.drop_want(id, false, out);
         } else if let Some(at) = self.common.done.iter().position(|done| done.id == id)
             && let Some(Fetched { result: Ok((temp, _)), .. }) = self.common.done.remove(at)
         {
             self.common.remove_temps(Vec::from([temp]), out);
         }
         self.drive(now.mono, out);
+    }
+
+    /// A want is not wanted at the moment. No outcome follows; what was got of it stays for later, as far as that is
+    /// durable. False, and nothing happens, if all of it is here already.
+    #[must_use]
+    pub fn put_off(&mut self, id: u64, now: Now, out: &mut Outbox) -> bool {
+        let finishing =
+            |want: &Want| want.size > SMALL_BYTES_MAX && self.large.is_finishing(&want.sha256, id);
+        let over = match self.common.wants.get(&id) {
+            Some(want) => finishing(want),
+            None => self.common.done.iter().any(|done| done.id == id),
+        };
+        if !over {
+            self.drop_want(id, true, out);
+            self.drive(now.mono, out);
+        }
+        !over
+    }
+
+    fn drop_want(&mut self, id: u64, keep: bool, out: &mut Outbox) {
+        if let Some(want) = self.common.wants.remove(&id) {
+            self.copies.cancel(id);
+            self.small.cancel(&want.sha256, id, &mut self.common);
+            self.large.cancel(&want.sha256, id, keep, &mut self.common, out);
+        }
     }
 
     /// A link is there that may be asked for contents of this share. `writer`: at read_write, or proven a writer.
@@ -289,29 +317,13 @@ impl Fetcher {
         Ok(())
     }
 
-    /// A `directory.not_present`; one that answers nothing is ignored.
+    /// A `directory.not_present`, or a `directory.get_error`: that link is not asked again for this want. Whoever wants
+    /// it anew, after a pause that grows, asks it as well. One that answers nothing is ignored.
     pub fn handle_not_present(&mut self, conn: ConnId, sha256: Sha256, now: Now, out: &mut Outbox) {
         for start in self.common.sources.refuse(conn, &sha256, now.mono) {
             self.lost(conn, &(sha256, start), true);
         }
         self.drive(now.mono, out);
-    }
-
-    /// A `directory.get_error`: that peer is not asked for that content for three hours (protocol §8).
-    pub fn handle_get_error(
-        &mut self,
-        conn: ConnId,
-        sha256: Sha256,
-        _code: &str,
-        now: Now,
-        out: &mut Outbox,
-    ) {
-        if let Some(peer) = self.common.sources.peer(conn)
-            && self.common.sources.owes(conn, &sha256)
-        {
-            self.common.sources.avoid(sha256, peer, now.mono);
-        }
-        self.handle_not_present(conn, sha256, now, out);
     }
 
     /// A `directory.present`.

@@ -182,6 +182,20 @@ impl Larges {
                 self.delete_row(&sha, partial.size, common, out);
             }
         }
+        let mut sizes = Vec::new();
+        for leaving in self.leaving.values_mut() {
+            if let Some(partial) = leaving.keep.take_if(|_| !wanted(&leaving.sha)) {
+                sizes.push((leaving.sha, partial.size));
+            }
+        }
+        for (sha, size) in sizes {
+            self.delete_row(&sha, size, common, out);
+        }
+    }
+
+    pub(super) fn parked(&self) -> impl Iterator<Item = &Sha256> {
+        let leaving = self.leaving.values().filter(|leaving| leaving.keep.is_some());
+        self.parked.iter().map(|(sha, _)| sha).chain(leaving.map(|leaving| &leaving.sha))
     }
 
     pub(super) fn has(&self, sha: &Sha256) -> bool {
@@ -227,12 +241,25 @@ impl Larges {
         true
     }
 
-    pub(super) fn cancel(&mut self, sha: &Sha256, id: u64, common: &mut Common, out: &mut Outbox) {
+    /// Takes a want back. `keep`: what a flush has covered stays for later.
+    pub(super) fn cancel(
+        &mut self,
+        sha: &Sha256,
+        id: u64,
+        keep: bool,
+        common: &mut Common,
+        out: &mut Outbox,
+    ) {
         let Some(content) = self.contents.get_mut(sha) else { return };
         content.wants.retain(|&want| want != id);
         if content.wants.is_empty() {
-            self.end(sha, FetchError::NotAvailable, false, common, out);
+            self.end(sha, FetchError::NotAvailable, keep, common, out);
         }
+    }
+
+    /// Whether all of a content is in the temp that becomes that of this want.
+    pub(super) fn is_finishing(&self, sha: &Sha256, id: u64) -> bool {
+        self.contents.get(sha).is_some_and(|content| content.stage == Stage::Finishing(id))
     }
 
     /// A link will not give a piece; `absent`: and is not to be asked for this content again.

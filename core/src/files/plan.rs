@@ -3,6 +3,7 @@
 //! crash; it performs nothing and remembers nothing.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 
 use crate::files::path::RelPath;
 use crate::files::row::{DiskState, PathRow};
@@ -51,6 +52,67 @@ pub enum Target {
     Cycle,
     /// That path is ignored or not selected here.
     Unwanted,
+}
+
+/// What is known of other paths and records than the one that is planned.
+pub trait Around {
+    /// Why something cannot be told now.
+    type Miss;
+    /// The row of a path.
+    fn row(&mut self, path: &RelPath) -> Result<PathRow, Self::Miss>;
+    /// What the index holds of a record.
+    fn record(&mut self, uuid: Uuid) -> Result<Option<Arc<Record>>, Self::Miss>;
+}
+
+/// How far a chain of paths that wait for each other is followed; a longer one counts as a ring.
+const RING_MAX: usize = 16;
+
+/// What stands where the base's record moved to: `now` is what the index holds of it, `here` is what is on disk at
+/// `path`.
+pub fn target<A: Around>(
+    path: &RelPath,
+    here: Option<&EntryContent>,
+    now: Option<&Record>,
+    around: &mut A,
+) -> Result<Target, A::Miss> {
+    let Some(now) = now.filter(|now| !now.deleted() && !path.is_key(&now.key)) else {
+        return Ok(Target::Free);
+    };
+    let Some(to) = RelPath::from_key(&now.key) else { return Ok(Target::Free) };
+    if to.is_beneath(path) {
+        // The directory of that place is to stand here: what is here must go first.
+        return Ok(Target::Cycle);
+    }
+    let mut there = around.row(&to)?;
+    if there.disk.is_none() {
+        return Ok(Target::Free);
+    }
+    if there.base_uuid() == Some(now.uuid) {
+        // Another version may have been brought there: then this may be the only place that has what it wants, and
+        // stays until that is copied.
+        let wanted = here.is_some() && here == now.content() && there.content() != here;
+        return Ok(if wanted { Target::Taken } else { Target::Holds });
+    }
+    if path.is_beneath(&to) {
+        // What stands there is the directory of this path, and goes when it is empty.
+        return Ok(Target::Cycle);
+    }
+    // Whether what stands there waits, directly or over others, for this path.
+    for _ in 0..RING_MAX {
+        let Some(uuid) = there.base_uuid() else { return Ok(Target::Taken) };
+        let Some(record) = around.record(uuid)? else { return Ok(Target::Taken) };
+        let Some(next) = RelPath::from_key(&record.key).filter(|_| !record.deleted()) else {
+            return Ok(Target::Taken);
+        };
+        if next == *path {
+            return Ok(Target::Cycle);
+        }
+        there = around.row(&next)?;
+        if there.disk.is_none() || there.base_uuid() == Some(uuid) {
+            return Ok(Target::Taken);
+        }
+    }
+    Ok(Target::Cycle)
 }
 
 /// What of a path is wanted here (sync.md, "Policy per path").
@@ -170,8 +232,8 @@ pub enum Step {
     /// author the conflict record ([`crate::files::conflict::conflict_file`]), named after the record's path, before
     /// the content here is replaced or taken away.
     Conflict,
-    /// The disk holds a value (the base's) that lost to one which is now deleted: write it again, with a
-    /// `value_clock` that is the join of both (protocol §7, Conflict).
+    /// The disk holds a value (the base's) that lost to one which is now deleted, and has no conflict file: write it
+    /// again, with a `value_clock` that is the join of both (protocol §7, Conflict).
     Rewrite,
     /// Something must happen first.
     Wait(Reason),
@@ -345,7 +407,8 @@ fn leave(view: &View<'_>, goal: Goal<'_>, disk: &DiskState) -> Step {
             conflict(view)
         }
         Fate::Elsewhere(Some(to)) => move_away(view, goal, disk, to),
-        Fate::Deleted if view.policy.author && view.base_now.is_some_and(lost) => {
+        // Once it has its conflict file, that is where it is kept.
+        Fate::Deleted if view.base_now.is_some_and(lost) && unsaved(view) => {
             if view.policy.known {
                 Step::Rewrite
             } else {

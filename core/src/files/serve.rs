@@ -378,7 +378,7 @@ impl Ready {
 fn code_of(error: DiskError) -> Option<&'static str> {
     match error {
         DiskError::NotFound | DiskError::Changed | DiskError::WrongKind | DiskError::RootMissing => None,
-        DiskError::Denied => Some("denied"),
+        DiskError::Denied | DiskError::OtherVolume => Some("denied"),
         _ => Some("io"),
     }
 }

@@ -27,7 +27,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(600);
 /// What nobody waits for is taken if it comes within this; then it counts as never asked for.
 pub const OWED_TIMEOUT: Duration = Duration::from_secs(600);
-/// For how long a peer that failed or lied is not asked for that content (protocol §8).
+/// For how long a peer that lied is not asked for that content.
 pub const AVOID_FOR: Duration = Duration::from_secs(3 * 3600);
 /// At most this many pairs of content and peer are avoided; the oldest go first.
 pub const AVOID_MAX: usize = 16_384;
@@ -232,13 +232,9 @@ impl Sources {
         mem::take(&mut self.recovered)
     }
 
-    /// Whether a link owes an answer about a content.
+    #[cfg(test)]
     pub(super) fn owes(&self, conn: ConnId, sha: &Sha256) -> bool {
         self.links.get(&conn).is_some_and(|link| link.keys_of(sha).next().is_some())
-    }
-
-    pub(super) fn peer(&self, conn: ConnId) -> Option<PeerId> {
-        self.links.get(&conn).map(|link| link.peer)
     }
 
     pub(super) fn poll_request(&mut self) -> Option<Request> {

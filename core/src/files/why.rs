@@ -85,7 +85,9 @@ fn reason_sentence(reason: Reason) -> &'static str {
         Reason::NotKnown => {
             "A change that this one builds on has not arrived yet; it goes on when that does, or after an hour."
         }
-        Reason::Hidden => "Two files have this name; a peer that may write is about to rename one of them.",
+        Reason::Hidden => {
+            "Two files, or a file and a directory, have this name; a peer that may write is about to rename one."
+        }
         Reason::TargetTaken => {
             "It was renamed elsewhere, and something else still stands at the new place here."
         }
@@ -135,6 +137,10 @@ fn disk_sentence(error: DiskError) -> &'static str {
         DiskError::WrongKind => "A file stands where a directory is needed, or the other way round.",
         DiskError::Denied => {
             "The system does not permit it; check the permissions of the file and its directory."
+        }
+        DiskError::OtherVolume => {
+            "Another volume is mounted there, or above it; files on it are not synced. Unmount it, or share it by \
+             itself."
         }
         DiskError::NoSpace => "The volume or your quota is full; free some space.",
         DiskError::BadName => "The file system here cannot hold this name; rename it on another computer.",

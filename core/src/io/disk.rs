@@ -507,6 +507,8 @@ pub enum DiskError {
     WrongKind,
     /// Not permitted, read-only, or the path would leave the share.
     Denied,
+    /// It lies on another volume than the share's folder, or is a directory on which one is mounted.
+    OtherVolume,
     /// The volume or the quota is full.
     NoSpace,
     /// The name is too long or not possible on this file system.

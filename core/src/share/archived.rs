@@ -76,6 +76,8 @@ pub struct Taken {
 enum Job {
     Check(Vec<Kept>, Look),
     Take(Kept, RelPath, u32),
+    /// What was taken out is made durable.
+    Flush(Vec<Taken>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +94,12 @@ pub struct LateWrites {
     second: VecDeque<(Instant, Kept)>,
     takes: Vec<(Kept, u32)>,
     jobs: BTreeMap<Token, Job>,
+    /// What was taken out and is not durable yet.
+    unflushed: Vec<Taken>,
     taken: Vec<Taken>,
+    /// Paths at which nobody is to look before what is taken there is durable, and those of them where nothing came.
+    begun: Vec<RelPath>,
+    failed: Vec<RelPath>,
 }
 
 impl LateWrites {
@@ -104,7 +111,10 @@ impl LateWrites {
             second: VecDeque::new(),
             takes: Vec::new(),
             jobs: BTreeMap::new(),
+            unflushed: Vec::new(),
             taken: Vec::new(),
+            begun: Vec::new(),
+            failed: Vec::new(),
         }
     }
 
@@ -139,6 +149,11 @@ impl LateWrites {
         for (kept, tried) in core::mem::take(&mut self.takes) {
             self.put_out_take(kept, tried, out);
         }
+        let takes = |job: &Job| matches!(job, Job::Take(..) | Job::Flush(_));
+        if !self.unflushed.is_empty() && !self.jobs.values().any(takes) {
+            let taken = core::mem::take(&mut self.unflushed);
+            self.jobs.insert(out.disk(DiskOp::Flush { root: self.root }), Job::Flush(taken));
+        }
         if !self.jobs.is_empty() {
             return;
         }
@@ -158,6 +173,7 @@ impl LateWrites {
         let Archived { folder, path, .. } = kept.file.clone();
         let to = conflict::late_name(&path, &folder, tried);
         let op = DiskOp::TakeArchived { root: self.root, folder, path, to: to.clone() };
+        self.begun.push(to.clone());
         self.jobs.insert(out.disk(op), Job::Take(kept, to, tried));
     }
 
@@ -179,23 +195,30 @@ impl LateWrites {
                     self.checked(kept, look, found, now);
                 }
             }
-            Some(Job::Take(kept, to, tried)) => match stamp(result) {
-                Ok(_) => {
-                    let Kept { file, source, .. } = kept;
-                    self.taken.push(Taken { to, original: file.path, source });
-                }
-                Err(DiskError::Exists) if tried < NAMES_MAX => self.takes.push((kept, tried + 1)),
-                Err(DiskError::NotFound) => {}
-                Err(error) => {
-                    // It stays in the archive, and is tried again when that is looked through.
-                    log::warn!(
-                        "{}: was written late and cannot be taken out: {error:?}",
-                        kept.file.path.as_str()
-                    );
-                }
-            },
+            Some(Job::Take(kept, to, tried)) => self.took(kept, to, tried, stamp(result)),
+            // After a power cut it may be in the archive again; it is looked for there.
+            Some(Job::Flush(taken)) => self.taken.extend(taken),
             None => {}
         }
+    }
+
+    fn took(&mut self, kept: Kept, to: RelPath, tried: u32, result: Result<Stamp, DiskError>) {
+        match result {
+            Ok(_) => {
+                let Kept { file, source, .. } = kept;
+                return self.unflushed.push(Taken { to, original: file.path, source });
+            }
+            Err(DiskError::Exists) if tried < NAMES_MAX => self.takes.push((kept, tried + 1)),
+            Err(DiskError::NotFound) => {}
+            Err(error) => {
+                // It stays in the archive, and is tried again when that is looked through.
+                log::warn!(
+                    "{}: was written late and cannot be taken out: {error:?}",
+                    kept.file.path.as_str()
+                );
+            }
+        }
+        self.failed.push(to);
     }
 
     fn checked(&mut self, mut kept: Kept, look: Look, found: Result<Option<Hashed>, DiskError>, now: Now) {
@@ -245,7 +268,12 @@ impl Share {
         if self.may_work() {
             self.late.pump(ctx.now, ctx.out);
         }
+        core::mem::take(&mut self.late.begun).into_iter().for_each(|path| self.work.hold(path));
+        for path in core::mem::take(&mut self.late.failed) {
+            self.work.release(&path);
+        }
         for taken in self.late.take_taken() {
+            self.work.release(&taken.to);
             let (share, original) = (&self.folder.path, taken.original.as_str());
             let message = format!(
                 "{original}: a program wrote to the version that was replaced or deleted; what it wrote is \
@@ -261,6 +289,13 @@ impl Share {
             if self.taken.len() < KEPT_MAX {
                 self.taken.insert(taken.to.clone(), taken);
             }
+        }
+    }
+
+    /// A user had a file brought back to a path where nothing was.
+    pub fn note_restored(&mut self, path: RelPath) {
+        if self.restored.len() < KEPT_MAX {
+            self.restored.insert(path);
         }
     }
 
@@ -364,6 +399,14 @@ mod tests {
             late.handle_disk(token, Ok(DiskDone::Stamps([stamp].into())), now(0));
         }
         assert_ne!(tried[0], tried[1]);
+        assert_eq!(
+            (late.take_taken(), &late.begun, &late.failed),
+            (Vec::new(), &tried, &tried[..1].to_vec())
+        );
+        let mut out = Outbox::default();
+        late.pump(now(0), &mut out);
+        let Some(Output::Disk { token, op: DiskOp::Flush { .. } }) = out.pop() else { panic!() };
+        late.handle_disk(token, Ok(DiskDone::Unit), now(0));
         let taken = late.take_taken();
         assert_eq!((taken[0].to.clone(), taken[0].original.clone()), (tried[1].clone(), path("a")));
     }

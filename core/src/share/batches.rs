@@ -1,18 +1,17 @@
 //! How a share's batches go: what is decided when, loaded ahead, stored, and what happens once it is stored. What is
 //! decided is `planning.rs`'s and `local.rs`'s.
 
-use alloc::string::ToString;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::{
-    Ctx, STORE_PAUSE, Share, clock, encode_peers, encode_resume, layout, planning, put_fact, status,
-};
+use super::{Ctx, Share, clock, encode_peers, encode_resume, layout, planning, put_fact};
 use crate::club::keys::Club;
 use crate::engine::event::Event;
 use crate::files::path::{PathError, RelPath};
-use crate::io::store::{Durability, Space, StoreError, StoreOp, Write};
+use crate::io::store::{Durability, Space, StoreOp, Write};
 use crate::share::finish::Outcome;
 use crate::share::layout::Fact;
+use crate::share::local::Why;
 use crate::share::pipeline::{Batch, Effects, Op};
 use crate::share::renewal::Renewal;
 use crate::share::task::Task;
@@ -79,10 +78,12 @@ impl Share {
                 level: self.club.as_ref().map(Club::level),
                 existing: self.folder.policy,
                 work: &self.work,
+                survey: &self.survey,
                 awaiting: self.awaiting(ctx.now.mono),
                 links: &self.links,
                 intents: &self.intents,
                 taken: &self.taken,
+                restored: &self.restored,
                 peers: &self.peers,
                 names: &self.names,
                 uuid_prefix: self.uuid_prefix,
@@ -155,17 +156,20 @@ impl Share {
         if self.work.failures().next().is_some() {
             txn.new_keys().for_each(|path| self.work.forget_failure(&path));
         }
+        for record in txn.new_versions() {
+            self.work.superseded(record, ctx.now, ctx.out);
+            self.work.claim_for(record);
+        }
         self.pipeline.settle(txn.into_changes());
         self.pipeline.stored(&ops);
-        // Anything that the database learned may be what a pending path waited for.
-        let wake = progress.totals.pending > 0 && (progress != self.progress || !effects.ended.is_empty());
+        // Anything that the database learned may be what a pending path waited for, or what ends a download's use.
+        let waits = progress.totals.pending > 0 || self.work.has_parked();
+        let wake = waits && (progress != self.progress || !effects.ended.is_empty());
         self.progress = progress;
         self.waits.note(&effects.awaited, &self.progress.knowledge, &self.progress.former, ctx.now.mono);
-        self.store_trouble = None;
         let mut deleted = Vec::new();
         for op in &ops {
             if let Op::Remote { record, .. } = op {
-                self.work.superseded(record, ctx.now, ctx.out);
                 deleted.extend(RelPath::from_key(&record.key).filter(|_| record.deleted()));
             }
         }
@@ -179,7 +183,7 @@ impl Share {
             }
         }
         for (conn, since, resume) in effects.asked {
-            self.answer(ctx, conn, since, resume);
+            self.answer(conn, since, resume);
         }
         for (conn, knowledge) in effects.peer_knowledge {
             if let Some(link) = self.links.get_mut(&conn) {
@@ -221,13 +225,19 @@ impl Share {
         }
         for path in &effects.recorded {
             self.taken.remove(path);
+            self.restored.remove(path);
         }
         self.survey.note_absent(effects.deleted, effects.vanished, ctx.now);
         for path in effects.again {
             self.survey.hint(path, ctx.now);
         }
-        for (path, from) in effects.doubted {
-            self.survey.note_doubted(path, from, self.work.busy(), ctx.now);
+        let displaced = effects.doubted.iter().filter(|doubt| doubt.why != Why::Follows);
+        let displaced: BTreeSet<RelPath> = displaced.map(|doubt| doubt.other.clone()).collect();
+        if !displaced.is_empty() {
+            self.work.displaced(&displaced, ctx.now, ctx.out);
+        }
+        for doubt in effects.doubted {
+            self.survey.note_doubted(doubt, self.work.busy(), ctx.now);
         }
         for task in effects.tasks {
             if !self.is_unjudged(&task) && !self.work.holds_back(&task, ctx.now) {
@@ -249,8 +259,9 @@ impl Share {
             log::warn!("{}: {}: {why}", self.folder.path, self.who(ctx, conn));
             ctx.links.close(conn, "protocol", why);
         }
-        for _ in ops.iter().filter(|op| matches!(op, Op::Plan(_))) {
-            self.work.planned();
+        effects.claimed.iter().for_each(|sha256| self.work.claim(sha256));
+        for _ in ops.iter().filter(|op| matches!(op, Op::Plan(_) | Op::Weigh(_))) {
+            self.work.planned(ctx.out);
         }
         if wake {
             self.work.wake();
@@ -289,17 +300,11 @@ impl Share {
     }
 
     /// A batch could not be loaded or stored: nothing of it happened, and it is tried again.
-    pub(super) fn store_failed(&mut self, ctx: &mut Ctx<'_>, ops: Vec<Op>, ahead: bool, error: StoreError) {
+    pub(super) fn put_back_ops(&mut self, ops: Vec<Op>, ahead: bool) {
         if ahead {
             self.pipeline.put_back(ops);
         } else {
             self.pipeline.put_back_all(ops);
-        }
-        self.retry_store_at = Some(ctx.now.mono.plus(STORE_PAUSE));
-        if self.store_trouble != Some(error) {
-            self.store_trouble = Some(error);
-            let message = status::store_sentence(error).to_string();
-            ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
         }
     }
 }

@@ -42,6 +42,8 @@ pub enum Outcome {
         /// The folder of the archive in which it lies.
         archived: Option<String>,
     },
+    /// Nothing lay at the path that could be removed.
+    Missed,
     /// What lay at the path lies elsewhere now.
     Moved {
         /// Where.
@@ -80,12 +82,19 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
             txn.put_row(path, row);
         }
         Outcome::Removed { archived } => {
-            let mut row = txn.row(path)?;
+            let row = txn.row(path)?;
             note_archived(&row, path, archived.as_deref(), effects);
-            row.disk = None;
-            row.base = Base::None;
-            txn.put_row(path, row);
-            txn.emptied(path)?;
+            clear(txn, path, row)?;
+        }
+        Outcome::Missed => {
+            let row = txn.row(path)?;
+            let now = row.base_uuid().map(|uuid| txn.record(uuid)).transpose()?.flatten();
+            if now.is_some_and(|now| !now.deleted()) {
+                // If a user moved it, what the row knows is all that tells the file from a new one.
+                effects.again.push(path.clone());
+            } else {
+                clear(txn, path, row)?;
+            }
         }
         Outcome::Moved { to, version, stamp } => {
             let mut from_row = txn.row(path)?;
@@ -131,6 +140,14 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
     }
     effects.ended.push(path.clone());
     Ok(())
+}
+
+/// Nothing lies at a path any more.
+fn clear(txn: &mut Txn, path: &RelPath, mut row: PathRow) -> Result<(), Miss> {
+    row.disk = None;
+    row.base = Base::None;
+    txn.put_row(path, row);
+    txn.emptied(path)
 }
 
 /// What a row says of the disk was moved to the archive.

@@ -148,12 +148,9 @@ impl Share {
                 let started = self.work.fetcher.handle_data_start(conn, sha256, range, ctx.now);
                 started.map_err(|Misbehaved(why)| why)
             }
-            DirectoryMessage::NotPresent { sha256 } => {
+            // A peer that could not read it now may be able to at the next try.
+            DirectoryMessage::NotPresent { sha256 } | DirectoryMessage::GetError { sha256, .. } => {
                 self.work.fetcher.handle_not_present(conn, sha256, ctx.now, ctx.out);
-                Ok(())
-            }
-            DirectoryMessage::GetError { sha256, code } => {
-                self.work.fetcher.handle_get_error(conn, sha256, &code, ctx.now, ctx.out);
                 Ok(())
             }
             DirectoryMessage::Present { sha256 } => {
@@ -231,15 +228,26 @@ impl Share {
     }
 
     /// A peer's question was taken up: it is sent what it lacks.
-    pub(super) fn answer(&mut self, ctx: &Ctx<'_>, conn: ConnId, since: Clock, resume: Option<Resume>) {
+    pub(super) fn answer(&mut self, conn: ConnId, since: Clock, resume: Option<Resume>) {
         let Some(link) = self.links.get_mut(&conn) else { return };
-        let (progress, token) = (&self.progress, self.progress.token(ctx.store_token));
+        let progress = &self.progress;
+        let resume = resume.and_then(|at| progress.resume_at(at));
         let doubted = progress.doubted(self.keys.id());
         let told = doubted.as_ref().unwrap_or(&progress.knowledge);
-        link.feed.subscribe(since, resume, token, progress.arrival, told);
+        link.feed.subscribe(since, resume, progress.token, progress.arrival, told);
+    }
+
+    /// A page for a link could not be read.
+    pub(super) fn not_loaded(&mut self, conn: ConnId) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.loading = false;
+        }
     }
 
     fn feed_links(&mut self, ctx: &mut Ctx<'_>) {
+        if self.retry_store_at.is_some() {
+            return;
+        }
         let head = self.progress.arrival;
         let doubted = self.progress.doubted(self.keys.id());
         for (&conn, link) in &mut self.links {
@@ -301,7 +309,7 @@ impl Share {
         to: u64,
         answers: Vec<Vec<Row>>,
     ) {
-        let token = self.progress.token(ctx.store_token);
+        let token = self.progress.token;
         let Some(link) = self.links.get_mut(&conn) else { return };
         link.loading = false;
         for (&arrival, rows) in arrivals.iter().zip(&answers) {

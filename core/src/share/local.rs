@@ -87,6 +87,30 @@ pub struct Vanished {
     pub file: bool,
 }
 
+/// What cannot be judged before another path was looked at, or is not in work any more.
+#[derive(Clone, Debug)]
+pub struct Doubt {
+    /// The path.
+    pub path: RelPath,
+    /// The other one.
+    pub other: RelPath,
+    /// What was read at the path, so that it need not be read again.
+    pub state: Option<DiskState>,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a path cannot be judged alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It was moved from the other path, which is in work: both are looked at after that.
+    Moved,
+    /// It seems to be what a row still has at the other path: both are looked at together, and then it is sure.
+    Known,
+    /// The other path, to which its record moved, is in work.
+    Follows,
+}
+
 impl Judge<'_> {
     /// Takes over one batch of observations, which belong to what looks began to find at `since`.
     pub(super) fn local(&mut self, items: &[Observation], since: WallTime) -> Result<(), Miss> {
@@ -96,9 +120,13 @@ impl Judge<'_> {
     fn observe(&mut self, item: &Observation, since: WallTime) -> Result<(), Miss> {
         let path = &item.path;
         let busy = |path: &RelPath| self.work.is_busy(path);
-        if busy(path) || item.what.moved_from().is_some_and(busy) {
+        if busy(path) {
             self.effects.again.push(path.clone());
             self.effects.again.extend(item.what.moved_from().cloned());
+            return Ok(());
+        }
+        if let Some(from) = item.what.moved_from().filter(|from| busy(from)) {
+            self.doubt(item, from.clone(), Why::Moved);
             return Ok(());
         }
         let scene = self.scene(path)?;
@@ -111,8 +139,29 @@ impl Judge<'_> {
             self.effects.judged.push(path.clone());
         }
         let now = item.what.state();
+        let is_from = |doubt: &Doubt| doubt.why == Why::Known && doubt.other == *path;
+        if now.is_none() && (self.survey.is_doubted(path) || self.effects.doubted.iter().any(is_from)) {
+            // It may be what seemed to be new a moment ago.
+            self.effects.again.push(path.clone());
+            return Ok(());
+        }
+        let restored = now.is_some() && self.restored.contains(path);
+        if restored && scene.row.disk.is_some() {
+            // Nothing was there when it was put back: what the row has had gone before, whoever took it away.
+            let what = What::Gone { counts: false };
+            self.observe(&Observation { what, ..item.clone() }, since)?;
+            return match self.txn.row(path)?.disk {
+                // It is to be looked at once more.
+                Some(_) => Ok(()),
+                None => self.observe(&Observation { seen: None, ..item.clone() }, since),
+            };
+        }
+        let found = if restored { Found::Running } else { item.found };
+        if restored {
+            self.effects.recorded.push(path.clone());
+        }
         if let (Some(from), Some(now)) = (item.what.moved_from(), now) {
-            if self.take_move(from, path, now, since)? {
+            if !restored && self.take_move(from, path, now, since)? {
                 return Ok(());
             }
             // It was not told that this one is gone: the move would have said so.
@@ -129,7 +178,7 @@ impl Judge<'_> {
             self.txn.put_row(path, row);
             return Ok(());
         }
-        if self.existing == Existing::Replace && item.found == Found::WithoutBase && row.base == Base::None {
+        if self.existing == Existing::Replace && found == Found::WithoutBase && row.base == Base::None {
             row.disk = now.cloned();
             self.txn.put_row(path, row);
             return Ok(());
@@ -140,9 +189,9 @@ impl Judge<'_> {
             .is_none_or(|now| scene.base.as_ref().is_some_and(|base| base.content() != Some(&now.content)));
         let target = match &scene.base_now {
             Some(base_now) if gone => match self.followed(path, &scene, base_now)? {
-                Some(target) => target,
-                None => {
-                    self.effects.again.push(path.clone());
+                Ok(target) => target,
+                Err(busy) => {
+                    self.doubt(item, busy, Why::Follows);
                     return Ok(());
                 }
             },
@@ -150,7 +199,25 @@ impl Judge<'_> {
         };
         let view = scene.view(path, &dead, target, false, policy);
         let observed = now.map(|now| Observed { stamp: &now.stamp, content: &now.content });
-        let change = local_change(&view, observed, item.found, self.wall());
+        let change = local_change(&view, observed, found, self.wall());
+        let known_gone = gone && matches!(found, Found::Running | Found::Offline);
+        if known_gone && matches!(change, LocalChange::None) && !matches!(item.what, What::Vanished) {
+            // It may be no change to its record, which was deleted or is a directory by now, and yet end its value.
+            self.loser_replaced(&scene)?;
+        }
+        if matches!(change, LocalChange::Delete { .. })
+            && scene.base.as_ref().is_some_and(|base| self.covers_own(base, &scene))
+        {
+            // It would delete what was written at another path, and the value that was there before lives on in that.
+            if now.is_none() {
+                self.txn.emptied(path)?;
+            }
+            row.disk = now.cloned();
+            row.base = Base::None;
+            row.implied = false;
+            self.txn.put_row(path, row);
+            return Ok(());
+        }
         if !self.may_author() && !matches!(change, LocalChange::None | LocalChange::Adopt { .. }) {
             // Local changes of a peer that may not author never leave it; the plan puts the path back.
             row.disk = now.cloned();
@@ -161,7 +228,7 @@ impl Judge<'_> {
             match item.what {
                 What::Vanished => {
                     let file = scene.row.content().is_some_and(|content| *content != EntryContent::Dir);
-                    let (path, seen, found) = (path.clone(), item.seen, item.found);
+                    let (path, seen, found) = (path.clone(), item.seen, found);
                     self.effects.vanished.push(Vanished { path, seen, found, file });
                     return Ok(());
                 }
@@ -200,7 +267,7 @@ impl Judge<'_> {
             LocalChange::Wait(_) => return Ok(()),
             LocalChange::Create { revive, mut value, meta, time } => {
                 if let Some(from) = self.other_name(item)? {
-                    self.effects.doubted.push((path.clone(), from));
+                    self.doubt(item, from, Why::Known);
                     return Ok(());
                 }
                 if let Some(taken) = self.taken.get(path) {
@@ -221,7 +288,7 @@ impl Judge<'_> {
             LocalChange::Edit { uuid, from_base, value, meta, time } => {
                 let (value, time) = (Value::Entry(value), Some(time));
                 match scene.base.as_ref().filter(|_| from_base) {
-                    Some(base) if author::covers_own(author.peer, base, scene.base_now.as_deref()) => {
+                    Some(base) if self.covers_own(base, &scene) => {
                         let meta = meta.unwrap_or_else(|| base.meta.clone());
                         author::create(&mut author, self.new_uuid(), path.to_key(), value, meta, time)
                     }
@@ -265,6 +332,11 @@ impl Judge<'_> {
         }
     }
 
+    /// Whether a change here of this base would cover a value that was given to its record here meanwhile.
+    fn covers_own(&self, base: &Record, scene: &Scene) -> bool {
+        author::covers_own(self.keys.id(), base, scene.base_now.as_deref())
+    }
+
     /// Where the very file lay that seems to be new, if a row still has it there: a user may have moved it before its
     /// end there could be seen, perhaps while sync was about to store that it had put it there.
     fn other_name(&mut self, item: &Observation) -> Result<Option<RelPath>, Miss> {
@@ -289,17 +361,31 @@ impl Judge<'_> {
         Ok(taken.source.or(row.live.first().or(row.dead.last()).copied()))
     }
 
-    /// Whether what is gone from a path stands where its record moved to; `None` while that is being settled.
-    fn followed(&mut self, path: &RelPath, scene: &Scene, now: &Record) -> Result<Option<Target>, Miss> {
+    fn doubt(&mut self, item: &Observation, other: RelPath, why: Why) {
+        let (path, state) = (item.path.clone(), item.what.state().cloned());
+        self.effects.doubted.push(Doubt { path, other, state, why });
+    }
+
+    /// Whether what is gone from a path stands where its record moved to; that path while it is in work.
+    fn followed(
+        &mut self,
+        path: &RelPath,
+        scene: &Scene,
+        now: &Record,
+    ) -> Result<Result<Target, RelPath>, Miss> {
         let Some(to) = RelPath::from_key(&now.key).filter(|to| to != path && !now.deleted()) else {
-            return Ok(Some(Target::Free));
+            return Ok(Ok(Target::Free));
         };
         if self.work.is_busy(&to) {
-            return Ok(None);
+            return Ok(Err(to));
+        }
+        if self.work.missed(path) {
+            // Sync was about to remove it, because it did.
+            return Ok(Ok(Target::Holds));
         }
         let there = self.txn.row(&to)?;
         let same = there.content().is_some() && there.content() == scene.row.content();
-        Ok(Some(if same { Target::Holds } else { Target::Free }))
+        Ok(Ok(if same { Target::Holds } else { Target::Free }))
     }
 
     /// A user replaced or deleted a value that had lost, before its content was copied to its conflict file: what that
@@ -313,6 +399,9 @@ impl Judge<'_> {
         let Some(record) = self.txn.record(uuid)?.filter(|record| !record.deleted()) else { return Ok(()) };
         let Some(path) = RelPath::from_key(&record.key) else { return Ok(()) };
         if record.content() != base.content() || self.txn.row(&path)?.disk.is_some() {
+            return Ok(());
+        }
+        if !self.may_author() {
             return Ok(());
         }
         let mut author = self.author();

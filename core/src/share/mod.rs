@@ -31,7 +31,7 @@ pub mod unusable;
 pub mod waits;
 pub mod work;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -79,8 +79,6 @@ pub struct Ctx<'a> {
     pub links: &'a mut Links,
     /// Random numbers.
     pub rng: &'a mut Rng,
-    /// Names this state of the store; other peers say it when they resume.
-    pub store_token: [u8; 16],
     /// Whether the user said that this computer's clock is right.
     pub clock_trusted: bool,
     /// The node's home; see [`crate::config::Config::home`].
@@ -134,6 +132,8 @@ pub struct Share {
     pub late: LateWrites,
     /// Files that were taken out of the archive and have no record yet.
     taken: BTreeMap<RelPath, Taken>,
+    /// Files that a user had brought back from the archive and that were not looked at yet.
+    restored: BTreeSet<RelPath>,
     /// Looking at the disk.
     pub survey: Survey,
     /// Since when there is no end of what looks find.
@@ -148,6 +148,8 @@ pub struct Share {
     renewal: Option<Renewal>,
     /// Why the store refuses work, if it does.
     pub store_trouble: Option<StoreError>,
+    /// Whether it refused to take what is to be kept, and not only to be read.
+    refuses_writes: bool,
     /// Who answered when this node came to join, and did not take its code.
     pub refused_by: Option<SocketAddr>,
     /// Why the keys that came for its code were not taken, if so; it looks for nobody then.
@@ -161,11 +163,15 @@ pub struct Share {
     pub(crate) resumes: BTreeMap<PeerId, Resume>,
     pipeline: Pipeline,
     retry_store_at: Option<Instant>,
+    /// A new identity that could not be stored.
+    unstored: Option<Vec<Write>>,
     tokens: BTreeMap<Token, Asked>,
     /// How many peers the stored table has.
     peers_stored: usize,
     /// The removal of temps that nobody needs; no others are made while it is under way.
     sweeping: Option<Token>,
+    /// The flush that comes before the folder is looked at, while it is under way.
+    flushing: Option<Token>,
     /// Whether paths at which the last run may have installed something are still to be looked at.
     unjudged: bool,
     /// Whether the installs, and the downloads, that the last run left were asked for.
@@ -192,8 +198,8 @@ enum Asked {
     Partials,
     /// Records among which a former identity's changes are made again.
     Reclaim(Former),
-    /// Something whose end changes nothing.
-    Nothing,
+    /// The new identity: nothing is told or stored under it before it is kept.
+    Identity(Vec<Write>),
 }
 
 /// Installs and downloads that the last run may have left; more than it ever had under way.
@@ -203,7 +209,7 @@ const OBSERVATIONS: usize = 500;
 /// What is found in one look after another counts as found at once for so long.
 const LOOK_LASTS_MAX: Duration = Duration::from_secs(60);
 /// How long a store that refuses work is left alone.
-const STORE_PAUSE: core::time::Duration = core::time::Duration::from_secs(10);
+pub const STORE_PAUSE: core::time::Duration = core::time::Duration::from_secs(10);
 
 impl Share {
     /// A share with nothing in it.
@@ -214,25 +220,27 @@ impl Share {
         keys: Arc<PeerKeys>,
         rng: &mut Rng,
     ) -> Share {
+        let run = rng.bytes();
         Share {
             root,
             folder,
             membership,
             club: None,
             keys,
-            run: rng.bytes(),
+            run,
             codes: CodeBook::default(),
             peers: PeerTable::default(),
             names: BTreeMap::new(),
             faults: Faults::default(),
             traffic: BTreeMap::new(),
-            progress: Progress::default(),
+            progress: Progress { token: run, ..Progress::default() },
             links: BTreeMap::new(),
             server: Server::new(root),
             work: Work::new(root, u64::from_be_bytes(rng.bytes())),
             archive_space: ArchiveSpace::default(),
             late: LateWrites::new(root),
             taken: BTreeMap::new(),
+            restored: BTreeSet::new(),
             survey: Survey::new(root),
             looking_since: None,
             paused: false,
@@ -240,6 +248,7 @@ impl Share {
             waits: Waits::default(),
             renewal: None,
             store_trouble: None,
+            refuses_writes: false,
             refused_by: None,
             declined: None,
             uuid_prefix: rng.bytes(),
@@ -248,9 +257,11 @@ impl Share {
             resumes: BTreeMap::new(),
             pipeline: Pipeline::default(),
             retry_store_at: None,
+            unstored: None,
             tokens: BTreeMap::new(),
             peers_stored: 0,
             sweeping: None,
+            flushing: None,
             unjudged: false,
             asked_intents: false,
             asked_partials: false,
@@ -299,7 +310,7 @@ impl Share {
             self.load_leftovers(ctx);
         }
         self.heed_clock(ctx);
-        if self.renew_if_due(ctx) {
+        if self.renew_if_due(ctx) || self.stores_identity(ctx) {
             return;
         }
         self.pump_late(ctx);
@@ -365,7 +376,14 @@ impl Share {
 
     fn may_look(&self) -> bool {
         let member = self.is_member() && self.folder.is_open() && self.progress.caught_up;
-        member && !self.paused && !self.waits_for_leftovers()
+        let free = self.retry_store_at.is_none() && self.flushing.is_none();
+        member && !self.paused && free && !self.waits_for_leftovers()
+    }
+
+    /// Makes durable what sync did on disk and the database does not know: a look may find it and have it stored, and
+    /// what is gone after a power cut would then pass for a user's delete.
+    fn flush_before_look(&mut self, ctx: &mut Ctx<'_>) {
+        self.flushing = Some(ctx.out.disk(DiskOp::Flush { root: self.root }));
     }
 
     fn waits_for_leftovers(&self) -> bool {
@@ -385,6 +403,7 @@ impl Share {
             self.intents.extend(unsure);
             self.unjudged = true;
             self.survey.look_through();
+            self.flush_before_look(ctx);
         }
         let (items, groups) = self.work.take_finished();
         if !items.is_empty() || !groups.is_empty() {
@@ -393,6 +412,9 @@ impl Share {
         }
         while let Some(page) = self.work.take_page() {
             self.pipeline.push(Op::Plan(page));
+        }
+        if let Some(paths) = self.work.take_unplanned() {
+            self.pipeline.push(Op::Weigh(paths));
         }
         if self.work.take_no_space() {
             self.archive_space.no_space(ctx.now.mono);
@@ -415,7 +437,7 @@ impl Share {
 
     /// Whether paths may be brought to their version now.
     pub fn may_work(&self) -> bool {
-        let ready = !self.waits_for_leftovers() && self.sweeping.is_none();
+        let ready = self.retry_store_at.is_none() && !self.waits_for_leftovers() && self.sweeping.is_none();
         let looked = self.progress.looked_through && !self.progress.tail_lost && ready;
         !self.paused && self.is_member() && self.folder.is_open() && looked
     }
@@ -445,6 +467,14 @@ impl Share {
     }
 
     fn handle_store(&mut self, ctx: &mut Ctx<'_>, token: Token, result: Result<StoreDone, StoreError>) {
+        // Whoever asked: what failed is asked again by its own part, and none of them before the pause is over.
+        match &result {
+            Err(error) => self.pause_store(ctx, *error, self.pipeline.is_committing(token)),
+            Ok(done) if *done == StoreDone::Committed || !self.refuses_writes => {
+                (self.store_trouble, self.refuses_writes) = (None, false);
+            }
+            Ok(_) => {}
+        }
         if let Some(asked) = self.tokens.remove(&token) {
             return self.answered(ctx, asked, result);
         }
@@ -464,13 +494,17 @@ impl Share {
             return match taken {
                 Ok(()) if ahead => self.try_ahead(ctx, batch),
                 Ok(()) => self.decide(ctx, batch),
-                Err(error) => self.store_failed(ctx, batch.ops, ahead, error),
+                Err(error) => {
+                    // What cannot be read is no better than what does not come.
+                    self.pause_store(ctx, error, false);
+                    self.put_back_ops(batch.ops, ahead);
+                }
             };
         }
         if let Some(batch) = self.pipeline.take_committed(token) {
             return match result {
                 Ok(_) => self.committed(ctx, batch),
-                Err(error) => self.store_failed(ctx, batch.ops, false, error),
+                Err(_) => self.put_back_ops(batch.ops, false),
             };
         }
         if self.work.owns(token) {
@@ -491,6 +525,14 @@ impl Share {
             self.sweeping = None;
             return;
         }
+        if self.flushing == Some(token) {
+            self.flushing = None;
+            if let Err(error) = result {
+                // What the disk cannot make durable now is looked at all the same.
+                log::warn!("{}: cannot be flushed: {error:?}", self.folder.path);
+            }
+            return;
+        }
         if self.late.owns(token) {
             return self.late.handle_disk(token, result, ctx.now);
         }
@@ -501,6 +543,7 @@ impl Share {
         match self.folder.handle_disk(token, &result, ctx.home, ctx.now) {
             Some(Ok(())) => {
                 self.survey.look_through();
+                self.flush_before_look(ctx);
                 self.work.retry_all();
                 if self.asked_partials && !self.waits_for_leftovers() {
                     // What was to be removed while the folder was away is still there.
@@ -520,18 +563,23 @@ impl Share {
         self.survey.handle_disk(token, result, ctx.now, ctx.out);
     }
 
-    fn answered(&mut self, ctx: &mut Ctx<'_>, asked: Asked, result: Result<StoreDone, StoreError>) {
-        let failed = result.as_ref().err().copied();
-        if failed.is_some() && matches!(asked, Asked::Intents | Asked::Partials) {
-            // Nothing begins before they are known: without them an install of the last run passes for an edit.
-            let again = matches!(asked, Asked::Intents);
-            *(if again { &mut self.asked_intents } else { &mut self.asked_partials }) = false;
-            self.retry_store_at = Some(ctx.now.mono.plus(STORE_PAUSE));
-            return;
+    /// The store failed: nothing is asked of it for a while.
+    pub(super) fn pause_store(&mut self, ctx: &mut Ctx<'_>, error: StoreError, writes: bool) {
+        // Not anew with each failure: what peers ask for may fail all the time.
+        self.retry_store_at.get_or_insert(ctx.now.mono.plus(STORE_PAUSE));
+        self.refuses_writes |= writes;
+        if self.store_trouble != Some(error) {
+            self.store_trouble = Some(error);
+            let message = status::store_sentence(error).to_string();
+            ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
         }
-        let mut answers = match result {
-            Ok(StoreDone::Loaded(answers)) => answers,
-            _ => Vec::new(),
+    }
+
+    fn answered(&mut self, ctx: &mut Ctx<'_>, asked: Asked, result: Result<StoreDone, StoreError>) {
+        let mut answers = match (result, &asked) {
+            (Ok(StoreDone::Loaded(answers)), _) => answers,
+            (Ok(StoreDone::Committed), Asked::Identity(_)) => return,
+            _ => return self.unanswered(asked),
         };
         let mut rows = || -> Vec<Row> { answers.pop().unwrap_or_default() };
         match asked {
@@ -556,15 +604,30 @@ impl Share {
                 self.work.fetcher.load(&rows(), ctx.out);
                 self.sweep_temps(ctx);
             }
-            Asked::Reclaim(former) => {
-                self.reclaim_loaded(ctx, former, failed.map_or_else(|| Ok(rows()), Err))
-            }
-            Asked::Nothing => {}
+            Asked::Reclaim(former) => self.reclaim_loaded(ctx, former, rows()),
+            Asked::Identity(_) => {}
+        }
+    }
+
+    /// The store did not answer: it is asked again after the pause, and nothing goes on meanwhile that needs it.
+    fn unanswered(&mut self, asked: Asked) {
+        match asked {
+            // Taken for none, records would be passed over, and the peer told that it has them.
+            Asked::Arrivals(conn, _) | Asked::Records(conn, ..) => self.not_loaded(conn),
+            // Nothing begins before they are known: without them an install of the last run passes for an edit.
+            Asked::Intents => self.asked_intents = false,
+            Asked::Partials => self.asked_partials = false,
+            Asked::Reclaim(_) => {}
+            Asked::Identity(writes) => self.unstored = Some(writes),
         }
     }
 
     /// When this share wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.renewal.is_some() || self.has_unkept_identity() {
+            // Nothing else is done before that.
+            return self.retry_store_at;
+        }
         let looks = self.may_look() && !self.pipeline.has_looks();
         let survey = self.survey.poll_timeout().filter(|_| looks);
         let late = self.late.poll_timeout().filter(|_| self.may_work());

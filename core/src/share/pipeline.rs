@@ -19,7 +19,7 @@ use crate::index::knowledge::Resume;
 use crate::index::record::Record;
 use crate::share::archived::Kept;
 use crate::share::finish::Finished;
-use crate::share::local::{Observation, Vanished};
+use crate::share::local::{Doubt, Observation, Vanished};
 use crate::share::progress::Progress;
 use crate::share::task::Task;
 use crate::share::txn::{Changes, Txn};
@@ -67,6 +67,8 @@ pub enum Op {
     },
     /// Paths that are not at their index version are to be looked at.
     Plan(Vec<RelPath>),
+    /// Of paths that are not at their index version, and are not looked at now, it is noted which contents they want.
+    Weigh(Vec<RelPath>),
     /// The folder was looked through, and everything found came before.
     LookedThrough {
         /// Keys of intents of the last run.
@@ -97,7 +99,7 @@ impl Op {
         match self {
             Op::Remote { .. } | Op::Knowledge { .. } | Op::Asked { .. } => 0,
             Op::Finish { .. } | Op::LookedThrough { .. } => 0,
-            Op::Local(..) | Op::Plan(_) | Op::Resolve { .. } | Op::Reclaim { .. } => 2,
+            Op::Local(..) | Op::Plan(_) | Op::Weigh(_) | Op::Resolve { .. } | Op::Reclaim { .. } => 2,
         }
     }
 
@@ -108,7 +110,7 @@ impl Op {
             Op::LookedThrough { .. } | Op::Resolve { .. } => 1,
             Op::Local(items, _) => items.len(),
             Op::Finish { items, intents } => items.len() + intents.len(),
-            Op::Plan(paths) => paths.len(),
+            Op::Plan(paths) | Op::Weigh(paths) => paths.len(),
             Op::Reclaim { uuids, .. } => uuids.len(),
         }
     }
@@ -131,11 +133,13 @@ pub struct Effects {
     pub awaited: Clock,
     /// Paths to be looked at again, because they changed meanwhile.
     pub again: Vec<RelPath>,
-    /// Paths that seem to be new, and where the same file was before, as far as is known: both are looked at together.
-    pub doubted: Vec<(RelPath, RelPath)>,
+    /// Paths that cannot be judged before another one was looked at, or is not in work any more.
+    pub doubted: Vec<Doubt>,
+    /// Contents that something pending wants, and of which a part is kept.
+    pub claimed: Vec<crate::ids::Sha256>,
     /// Files that were moved to the archive.
     pub archived: Vec<Kept>,
-    /// Files that were taken out of the archive and have a record now.
+    /// Files that came out of the archive and have a record now.
     pub recorded: Vec<RelPath>,
     /// Contents that can be read here from now on.
     pub appeared: Vec<crate::ids::Sha256>,
@@ -332,6 +336,11 @@ impl Pipeline {
             Some(batch) => Some(Loaded::Turn(batch)),
             None => self.ahead.take_if(loads).map(Loaded::Ahead),
         }
+    }
+
+    /// Whether this token is the commit of the batch under way.
+    pub fn is_committing(&self, token: Token) -> bool {
+        self.batch.as_ref().is_some_and(|batch| batch.phase == Phase::Committing(token))
     }
 
     /// Takes the batch whose commit this token ends.

@@ -1,7 +1,7 @@
 //! Decides the operations of a batch: joins what came from peers, looks at pending paths, and takes over what disk
 //! work and the survey found. Pure over a [`Txn`]; every decision may be made again after a miss.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -21,13 +21,14 @@ use crate::index::clock::Clock;
 use crate::index::codec::PeerTable;
 use crate::index::knowledge::Resume;
 use crate::index::merge;
-use crate::index::record::{EntryContent, Record};
+use crate::index::record::{Change, EntryContent, Record};
 use crate::io::store::{Space, Write};
 use crate::share::archived::Taken;
 use crate::share::finish::{self, Outcome};
 use crate::share::link::PeerLink;
 use crate::share::pipeline::{Effects, Op};
 use crate::share::progress::Progress;
+use crate::share::survey::Survey;
 use crate::share::task::Task;
 use crate::share::txn::{Miss, Txn, is_pathless};
 use crate::share::waits::Awaiting;
@@ -46,6 +47,8 @@ pub struct Judge<'a> {
     pub existing: Existing,
     /// Disk work under way.
     pub work: &'a Work,
+    /// What is being looked at.
+    pub survey: &'a Survey,
     /// Whose changes are waited for.
     pub awaiting: Awaiting<'a>,
     /// Open links.
@@ -54,6 +57,8 @@ pub struct Judge<'a> {
     pub intents: &'a BTreeMap<RelPath, Arc<Record>>,
     /// Files that were taken out of the archive and have no record yet.
     pub taken: &'a BTreeMap<RelPath, Taken>,
+    /// Files that a user had brought back from the archive and that were not looked at yet.
+    pub restored: &'a BTreeSet<RelPath>,
     /// What says the time, and whether it is believed.
     pub clock: WallCheck<'a>,
     /// The view of the store.
@@ -90,7 +95,7 @@ pub fn prefetch(txn: &mut Txn, op: &Op) {
                 }
             }
         }
-        Op::Plan(paths) => paths.iter().for_each(|path| drop(txn.row(path))),
+        Op::Plan(paths) | Op::Weigh(paths) => paths.iter().for_each(|path| drop(txn.row(path))),
         Op::Reclaim { uuids, .. } => uuids.iter().for_each(|uuid| drop(txn.record(*uuid))),
     }
 }
@@ -168,6 +173,7 @@ impl Judge<'_> {
                 all(items, |item| finish::apply(self.txn, item, self.effects))
             }
             Op::Plan(paths) => all(paths, |path| self.look(path)),
+            Op::Weigh(paths) => all(paths, |path| self.weigh(path)),
             Op::Reclaim { old, uuids, next } => self.reclaim(*old, uuids, *next),
             Op::LookedThrough { intents } => {
                 self.progress.looked_through = true;
@@ -235,6 +241,23 @@ impl Judge<'_> {
         let own = |record: &Record| record.clock.get(self.keys.id());
         let known = stored.map_or_else(|| self.progress.confirmed(), own);
         own(record) > known.max(self.progress.run.revision)
+            || stored.map_or_else(|| self.is_missing(record), |stored| self.is_doubled(stored, record))
+    }
+
+    /// Whether this very peer made or changed a record in this run that this store does not have: no record is ever
+    /// forgotten. The value of a conflict file says nothing: it is the loser's, whoever makes the record.
+    fn is_missing(&self, record: &Record) -> bool {
+        let is_own =
+            |change: &Change| change.peer == self.keys.id() && change.rev > self.progress.run.revision;
+        is_own(&record.key_change) || record.conflict_source().is_none() && is_own(&record.value_change)
+    }
+
+    /// Whether one change of our own identity was made at two times, so that it is two.
+    fn is_doubled(&self, stored: &Record, record: &Record) -> bool {
+        let parts = |record: &Record| [record.key_change, record.value_change, record.meta_change];
+        let pairs = parts(stored).into_iter().zip(parts(record));
+        let same = |a: &Change, b: &Change| (a.peer, a.rev) == (self.keys.id(), b.rev) && a.peer == b.peer;
+        pairs.into_iter().any(|(a, b)| same(&a, &b) && a.time != b.time)
     }
 
     fn remote(&mut self, conn: ConnId, record: &Arc<Record>) -> Result<(), Miss> {
@@ -331,8 +354,25 @@ impl Judge<'_> {
         self.effects.peer_knowledge.push((conn, knowledge.clone()));
     }
 
+    /// Notes which of the contents that a pending path wants are here in part.
+    fn weigh(&mut self, path: &RelPath) -> Result<(), Miss> {
+        if !self.work.weighs() {
+            return Ok(());
+        }
+        let row = self.txn.row(path)?;
+        for record in self.txn.live_records(&row)? {
+            if let Some(EntryContent::File { sha256, .. }) = record.content()
+                && self.work.is_unclaimed(sha256)
+            {
+                self.effects.claimed.push(*sha256);
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at one pending path.
     fn look(&mut self, path: &RelPath) -> Result<(), Miss> {
+        self.weigh(path)?;
         if self.work.is_busy(path) {
             return Ok(());
         }
@@ -405,42 +445,12 @@ impl Judge<'_> {
         here: Option<&EntryContent>,
         base_now: Option<&Record>,
     ) -> Result<Target, Miss> {
-        let Some(now) = base_now.filter(|now| !now.deleted() && !path.is_key(&now.key)) else {
-            return Ok(Target::Free);
-        };
-        let Some(to) = RelPath::from_key(&now.key) else { return Ok(Target::Free) };
-        let there = self.txn.row(&to)?;
-        if there.disk.is_none() {
-            // Being brought there already: then it need not be moved.
-            return Ok(if self.work.is_busy(&to) { Target::Taken } else { Target::Free });
-        }
-        if there.base_uuid() == Some(now.uuid) {
-            // Another version may have been brought there: then this may be the only place that has what it wants, and
-            // stays until that is copied.
-            let wanted = here.is_some() && here == now.content() && there.content() != here;
-            return Ok(if wanted { Target::Taken } else { Target::Holds });
-        }
-        self.ring(path, &there)
-    }
-
-    /// Whether what stands at a target waits, directly or over others, for `path`.
-    fn ring(&mut self, path: &RelPath, there: &PathRow) -> Result<Target, Miss> {
-        let mut row = there.clone();
-        for _ in 0..RING_MAX {
-            let Some(uuid) = row.base_uuid() else { return Ok(Target::Taken) };
-            let Some(record) = self.txn.record(uuid)? else { return Ok(Target::Taken) };
-            let Some(next) = RelPath::from_key(&record.key).filter(|_| !record.deleted()) else {
-                return Ok(Target::Taken);
-            };
-            if next == *path {
-                return Ok(Target::Cycle);
-            }
-            row = self.txn.row(&next)?;
-            if row.disk.is_none() || row.base_uuid() == Some(uuid) {
-                return Ok(Target::Taken);
-            }
-        }
-        Ok(Target::Cycle)
+        let target = plan::target(path, here, base_now, self.txn)?;
+        let to = base_now.filter(|now| !now.deleted() && !path.is_key(&now.key));
+        let to = to.and_then(|now| RelPath::from_key(&now.key));
+        // Being brought there already: then it need not be moved.
+        let busy = target == Target::Free && to.is_some_and(|to| self.work.is_busy(&to));
+        Ok(if busy { Target::Taken } else { target })
     }
 
     /// Gives hidden records another key, or deletes what is the same as the shown one.
@@ -517,7 +527,7 @@ impl Judge<'_> {
                 }
             }
             Step::Remove { stamp } | Step::RemoveDir { stamp } => {
-                if base.is_some() && !self.saved_as_conflict(&base, &base_now)? {
+                if base.is_some() && !self.may_go(&base, &base_now)? {
                     return Ok(());
                 }
                 self.effects.tasks.push(Task::Remove { path: path.clone(), stamp });
@@ -560,7 +570,7 @@ impl Judge<'_> {
         base: Option<Arc<Record>>,
         base_now: Option<Arc<Record>>,
     ) -> Result<(), Miss> {
-        if replaces.is_some() && !self.saved_as_conflict(&base, &base_now)? {
+        if replaces.is_some() && !self.may_go(&base, &base_now)? {
             return Ok(());
         }
         let mut local = None;
@@ -577,6 +587,7 @@ impl Judge<'_> {
                 if row.base_uuid() == Some(version.uuid)
                     && replaces.is_none()
                     && !row.live.contains(&version.uuid)
+                    && !path.is_beneath(from)
                 {
                     if self.work.is_busy(from) {
                         return Ok(());
@@ -594,13 +605,12 @@ impl Judge<'_> {
     }
 
     /// Whether the content of a base may go: true unless it is a value that lost and whose conflict file was not made,
-    /// or is not on disk yet.
-    fn saved_as_conflict(
-        &mut self,
-        base: &Option<Arc<Record>>,
-        base_now: &Option<Arc<Record>>,
-    ) -> Result<bool, Miss> {
+    /// or is not on disk yet, or that of a conflict file which took the place of the original's and is not there yet.
+    fn may_go(&mut self, base: &Option<Arc<Record>>, base_now: &Option<Arc<Record>>) -> Result<bool, Miss> {
         let (Some(base), Some(now)) = (base, base_now) else { return Ok(true) };
+        if now.deleted() && !self.source_served(base, now)? {
+            return Ok(false);
+        }
         if !merge::conflicts(now, base) {
             return Ok(true);
         }
@@ -617,6 +627,17 @@ impl Judge<'_> {
         let Some(path) = RelPath::from_key(&saved.key) else { return Ok(true) };
         let row = self.txn.row(&path)?;
         Ok(row.base == Base::Index(uuid) && row.disk.is_some())
+    }
+
+    /// Whether what a deleted conflict file lost to does without its content: it wants another one, or has this one.
+    /// While it wants it, this may be the only place that has it.
+    fn source_served(&mut self, base: &Record, deleted: &Record) -> Result<bool, Miss> {
+        let Some(source) = deleted.conflict_source() else { return Ok(true) };
+        let Some(source) = self.txn.record(source)?.filter(|source| !source.deleted()) else {
+            return Ok(true);
+        };
+        let Some(place) = RelPath::from_key(&source.key) else { return Ok(true) };
+        Ok(source.content() != base.content() || self.txn.row(&place)?.content() == base.content())
     }
 
     /// Makes the record of a conflict file; its content is brought from the loser's own path.
@@ -664,9 +685,6 @@ impl Judge<'_> {
         uuid
     }
 }
-
-/// How long a chain of moves is followed before it is taken for a ring.
-const RING_MAX: usize = 16;
 
 /// Goes through all items even after a miss.
 pub(super) fn all<T>(items: &[T], mut each: impl FnMut(&T) -> Result<(), Miss>) -> Result<(), Miss> {

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::ids::PeerId;
 use crate::index::clock::Clock;
 use crate::index::codec::{self, Damaged, PeerTable};
+use crate::index::knowledge::Resume;
 use crate::share::txn::Totals;
 use crate::time::WallTime;
 
@@ -33,6 +34,16 @@ pub struct Former {
     pub end: u64,
 }
 
+/// A run that is over: arrival numbers up to here were given by then, and none beyond that others may have heard of is
+/// known to be the same here. A store that was put back ends its runs where it ends itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// What named it to others.
+    pub token: [u8; 16],
+    /// Its last arrival number.
+    pub end: u64,
+}
+
 /// A share's progress; one row, stored with every batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -57,12 +68,21 @@ pub struct Progress {
     /// The end of the store may be lost: what the disk has and the store does not know may be new, or old, or deleted.
     /// Until the folder was looked through.
     pub tail_lost: bool,
+    /// What names this run where others say how far they have read.
+    pub token: [u8; 16],
+    /// The runs before, the newest last; [`RUNS_MAX`] at most.
+    pub runs: Vec<Run>,
     /// Identities that were given up, the newest last; [`FORMER_MAX`] at most.
     pub former: Vec<Former>,
 }
 
-const FORMAT: u8 = 3;
-/// As [`FORMAT`], without the number of records without a path.
+/// How many runs are remembered; who read in an earlier one reads all again.
+pub const RUNS_MAX: usize = 16;
+
+const FORMAT: u8 = 4;
+/// As [`FORMAT`], without the names of runs.
+const FORMAT_THIRD: u8 = 3;
+/// As [`FORMAT_THIRD`], without the number of records without a path.
 const FORMAT_SECOND: u8 = 2;
 /// As [`FORMAT_SECOND`], without what follows the knowledge.
 const FORMAT_FIRST: u8 = 1;
@@ -82,6 +102,13 @@ impl Progress {
         out.extend_from_slice(&self.latest.0.to_be_bytes());
         for number in [self.run.revision, self.run.arrival, pathless] {
             out.extend_from_slice(&number.to_be_bytes());
+        }
+        out.extend_from_slice(&self.token);
+        // At most `RUNS_MAX`.
+        out.push(self.runs.len() as u8);
+        for run in &self.runs {
+            out.extend_from_slice(&run.token);
+            out.extend_from_slice(&run.end.to_be_bytes());
         }
         for former in &self.former {
             out.extend_from_slice(&former.id.0);
@@ -126,8 +153,16 @@ impl Progress {
         }
         progress.latest = WallTime(number(&mut rest)?.cast_signed());
         progress.run = RunStart { revision: number(&mut rest)?, arrival: number(&mut rest)? };
-        if format != FORMAT_SECOND {
+        if format > FORMAT_SECOND {
             progress.totals.pathless = number(&mut rest)?;
+        }
+        if format > FORMAT_THIRD {
+            progress.token = token(&mut rest)?;
+            let (count, tail) = rest.split_first().ok_or(Damaged)?;
+            rest = tail;
+            for _ in 0..*count {
+                progress.runs.push(Run { token: token(&mut rest)?, end: number(&mut rest)? });
+            }
         }
         while let Some((id, tail)) = rest.split_first_chunk::<16>() {
             rest = tail;
@@ -137,8 +172,13 @@ impl Progress {
         if rest.is_empty() { Ok(progress) } else { Err(Damaged) }
     }
 
-    /// A run begins: unless no writer was met in the last one, what was written before it is confirmed.
-    pub fn begin_run(&mut self) {
+    /// A run begins, and gets a name: unless no writer was met in the last one, what was written before it is
+    /// confirmed.
+    pub fn begin_run(&mut self, token: [u8; 16]) {
+        if self.runs.len() >= RUNS_MAX {
+            self.runs.remove(0);
+        }
+        self.runs.push(Run { token: core::mem::replace(&mut self.token, token), end: self.arrival });
         if core::mem::take(&mut self.met) {
             self.run = RunStart { revision: self.revision, arrival: self.arrival };
         }
@@ -181,12 +221,19 @@ impl Progress {
         self.former.iter().find(|former| former.next <= former.end)
     }
 
-    /// What names this state of the store in a share: another one after each identity that was given up, because
-    /// then arrival numbers were given twice.
-    pub fn token(&self, store: [u8; 16]) -> [u8; 16] {
-        let mix = |token: [u8; 16], former: &Former| core::array::from_fn(|at| token[at] ^ former.id.0[at]);
-        self.former.iter().fold(store, mix)
+    /// Where somebody goes on who has read as far as this, in the terms of this run: what this store ends before it has
+    /// lost, and its numbers were given again since.
+    pub fn resume_at(&self, at: Resume) -> Option<Resume> {
+        let known = self.runs.iter().rev().find(|run| run.token == at.token).map(|run| run.end);
+        let end = if at.token == self.token { self.arrival } else { known? };
+        Some(Resume { token: self.token, arrival: at.arrival.min(end) })
     }
+}
+
+fn token(rest: &mut &[u8]) -> Result<[u8; 16], Damaged> {
+    let (token, tail) = rest.split_first_chunk::<16>().ok_or(Damaged)?;
+    *rest = tail;
+    Ok(*token)
 }
 
 fn number(rest: &mut &[u8]) -> Result<u64, Damaged> {
@@ -209,6 +256,13 @@ mod tests {
         progress.latest = WallTime(-5);
         (progress.met, progress.tail_lost) = (true, true);
         progress.run = RunStart { revision: 5, arrival: 6 };
+        progress.begin_run([8; 16]);
+        progress.met = true;
+        for number in 0..=RUNS_MAX as u8 {
+            progress.begin_run([number; 16]);
+        }
+        assert_eq!((progress.runs.len(), progress.runs[0].token), (RUNS_MAX, [0; 16]));
+        (progress.met, progress.run) = (true, RunStart { revision: 5, arrival: 6 });
         for number in 0..=FORMER_MAX as u8 {
             progress.give_up(PeerId([number; 16]));
         }
@@ -222,11 +276,17 @@ mod tests {
         }
         // As earlier versions wrote it.
         let tail = bytes.len() - FORMER_MAX * 40;
-        let second = [&[FORMAT_SECOND], &bytes[1..tail - 8], &bytes[tail..]].concat();
+        let runs = tail - 17 - RUNS_MAX * 24;
+        let third = [&[FORMAT_THIRD], &bytes[1..runs], &bytes[tail..]].concat();
+        let read = Progress::decode(&third, &peers).unwrap();
+        assert_eq!((read.token, core::mem::take(&mut progress.runs).len()), ([0; 16], RUNS_MAX));
+        progress.token = [0; 16];
+        assert_eq!(read, progress);
+        let second = [&[FORMAT_SECOND], &bytes[1..runs - 8], &bytes[tail..]].concat();
         let mut read = Progress::decode(&second, &peers).unwrap();
         assert_eq!(core::mem::replace(&mut read.totals.pathless, 4), 0);
         assert_eq!(read, progress);
-        let mut first = bytes[..tail - 32].to_vec();
+        let mut first = bytes[..runs - 32].to_vec();
         first[0] = FORMAT_FIRST;
         let read = Progress::decode(&first, &peers).unwrap();
         assert_eq!((read.knowledge, read.run), (progress.knowledge, RunStart { revision: 7, arrival: 9 }));
@@ -235,15 +295,13 @@ mod tests {
     #[test]
     fn a_run_goes_back_to_the_last_one_that_met_somebody() {
         let mut progress = Progress { revision: 7, arrival: 9, met: true, ..Progress::default() };
-        progress.begin_run();
+        progress.begin_run([1; 16]);
         assert_eq!(progress.doubted(PeerId([9; 16])), None);
         let start = RunStart { revision: 7, arrival: 9 };
         assert_eq!((progress.run, progress.met), (start, false));
         (progress.revision, progress.arrival) = (8, 11);
-        progress.begin_run();
+        progress.begin_run([2; 16]);
         assert_eq!(progress.run, start);
-        let token = progress.token([7; 16]);
-        assert_eq!(token, [7; 16]);
         progress.give_up(PeerId([3; 16]));
         let former = Former { id: PeerId([3; 16]), above: 7, next: 10, end: 11 };
         assert_eq!(progress.reclaims(), Some(&former));
@@ -251,8 +309,21 @@ mod tests {
             progress.knowledge = Clock::of(former.id, known);
             assert_eq!(progress.doubted(PeerId([9; 16])), Some(Clock::of(former.id, told)));
         }
-        assert_eq!(progress.token([7; 16]), [4; 16]);
         progress.former[0].next = 12;
         assert_eq!(progress.reclaims(), None);
+    }
+
+    #[test]
+    fn who_read_in_a_run_goes_on_where_this_store_knows_its_end() {
+        let mut progress = Progress { arrival: 9, token: [1; 16], ..Progress::default() };
+        let at = |token, arrival| Resume { token: [token; 16], arrival };
+        assert_eq!(progress.resume_at(at(1, 9)), Some(at(1, 9)));
+        // Put back to here from arrival 12: what has the numbers from 10 on is not what others read under them.
+        progress.begin_run([2; 16]);
+        progress.arrival = 14;
+        assert_eq!(progress.resume_at(at(1, 12)), Some(at(2, 9)));
+        assert_eq!(progress.resume_at(at(1, 3)), Some(at(2, 3)));
+        assert_eq!(progress.resume_at(at(2, 13)), Some(at(2, 13)));
+        assert_eq!(progress.resume_at(at(3, 4)), None, "a run after the backup was made");
     }
 }

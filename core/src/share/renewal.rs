@@ -15,13 +15,13 @@ use crate::files::path::RelPath;
 use crate::ids::{ConnId, PeerId, RootId, Uuid};
 use crate::index::author::{self, Unmade};
 use crate::index::record::Record;
-use crate::io::store::{Durability, Query, Row, Space, StoreError, StoreOp, Write};
+use crate::io::store::{Durability, Query, Row, Space, StoreOp, Write};
 use crate::share::layout::{self, Fact};
 use crate::share::pipeline::Op;
 use crate::share::planning::{Judge, all};
 use crate::share::progress::{Former, RunStart};
 use crate::share::txn::Miss;
-use crate::share::{Asked, Ctx, STORE_PAUSE, Share, encode_peers, put_fact};
+use crate::share::{Asked, Ctx, Share, encode_peers, put_fact};
 
 /// Arrivals of one look-up.
 const PAGE: u32 = 256;
@@ -100,8 +100,8 @@ impl Share {
         let value = self.progress.encode(&mut self.peers);
         writes.push(put_fact(self.root, Fact::Progress, value));
         writes.push(put_fact(self.root, Fact::Peers, encode_peers(&self.peers)));
-        let token = ctx.out.store(StoreOp::Commit { writes, durability: Durability::Now });
-        self.tokens.insert(token, Asked::Nothing);
+        self.unstored = Some(writes);
+        self.stores_identity(ctx);
         // Also those that are still being opened: they may have begun under the old identity.
         let ours = |club: Option<RootId>| club.is_none_or(|club| club == self.root);
         let conns = ctx.links.all.iter().filter(|(_, link)| ours(link.club));
@@ -112,6 +112,20 @@ impl Share {
         let why = renewal.why();
         let message = format!("This node goes on under a new identity, because {why}.");
         ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
+    }
+
+    /// Has a new identity stored; true until it is. Under one that a restart would not find nothing may be told.
+    pub(super) fn stores_identity(&mut self, ctx: &mut Ctx<'_>) -> bool {
+        if let Some(writes) = self.unstored.take_if(|_| self.retry_store_at.is_none()) {
+            let again = writes.clone();
+            let token = ctx.out.store(StoreOp::Commit { writes, durability: Durability::Now });
+            self.tokens.insert(token, Asked::Identity(again));
+        }
+        self.has_unkept_identity()
+    }
+
+    pub(super) fn has_unkept_identity(&self) -> bool {
+        self.unstored.is_some() || self.tokens.values().any(|asked| matches!(asked, Asked::Identity(_)))
     }
 
     /// Whether changes of a former identity are still to be made again; then everything else waits.
@@ -133,20 +147,7 @@ impl Share {
     }
 
     /// The next changes of a former identity are known: they are made again.
-    pub(super) fn reclaim_loaded(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        former: Former,
-        rows: Result<Vec<Row>, StoreError>,
-    ) {
-        let rows = match rows {
-            Ok(rows) => rows,
-            Err(error) => {
-                log::error!("store: {error:?} while changes are made again");
-                self.retry_store_at = Some(ctx.now.mono.plus(STORE_PAUSE));
-                return;
-            }
-        };
+    pub(super) fn reclaim_loaded(&mut self, ctx: &mut Ctx<'_>, former: Former, rows: Vec<Row>) {
         let full = rows.len() == PAGE as usize;
         let last = rows.last().and_then(|(key, _)| key.last_chunk::<8>()).map(|at| u64::from_be_bytes(*at));
         let next = last.filter(|_| full).unwrap_or(former.end).saturating_add(1);

@@ -11,6 +11,9 @@ use crate::share::pipeline::Op;
 use crate::share::planning::Judge;
 use crate::share::txn::Miss;
 
+/// What there is to say where a content that is not on this disk should be kept.
+pub const NOT_HERE: &str = "its content is not here yet; it can be kept once it is.";
+
 impl Share {
     /// Resolves a conflict file: `keep` puts its content in place of the original's; either way it goes itself.
     pub fn resolve(&mut self, path: RelPath, keep: bool) {
@@ -32,6 +35,11 @@ impl Judge<'_> {
         };
         if !keep {
             return self.drop_conflict(path, &record);
+        }
+        if row.content() != Some(&value.content) {
+            // Whoever has it may replace it, knowing nothing of this: then nobody could bring what is wanted.
+            self.effects.notices.push(format!("{}: {NOT_HERE}", path.as_str()));
+            return Ok(());
         }
         // A directory is not replaced, with all that it holds. There, and where it is not known here what it lost to,
         // it becomes a file like any other.

@@ -30,6 +30,10 @@ pub const ARCHIVE_FULL: &str = "what was replaced or deleted within the last day
     little space left; replacing and deleting wait until the oldest of it is a day old. Free some space to let it go \
     on now.";
 
+/// What there is to say of a directory inside a share on which another volume is mounted, and of what is to go there.
+pub const OTHER_VOLUME: &str =
+    "another volume is mounted there; files on it are not synced. Unmount it, or share it by itself.";
+
 /// What an error of the disk means for a path, and what to do.
 pub fn disk_sentence(error: DiskError) -> &'static str {
     match error {
@@ -42,6 +46,7 @@ pub fn disk_sentence(error: DiskError) -> &'static str {
         DiskError::Denied => {
             "the system does not permit it; check the permissions of the file and its directory."
         }
+        DiskError::OtherVolume => OTHER_VOLUME,
         DiskError::NoSpace => "the volume or your quota is full; free some space.",
         DiskError::BadName => "the file system here cannot hold this name; rename it on another computer.",
         DiskError::RootMissing => {
@@ -352,12 +357,13 @@ mod tests {
     use super::*;
     use crate::share::place::Misplaced;
 
-    const DISK: [DiskError; 10] = [
+    const DISK: [DiskError; 11] = [
         DiskError::NotFound,
         DiskError::Exists,
         DiskError::NotEmpty,
         DiskError::WrongKind,
         DiskError::Denied,
+        DiskError::OtherVolume,
         DiskError::NoSpace,
         DiskError::BadName,
         DiskError::RootMissing,

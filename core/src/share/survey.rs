@@ -31,7 +31,7 @@ use crate::io::disk::{Kind, Stamp};
 use crate::io::store::{Query, Row, Space, StoreDone, StoreError, StoreOp};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::share::layout;
-use crate::share::local::{Observation, Vanished};
+use crate::share::local::{Doubt, Observation, Vanished};
 use crate::share::survey::absent::Held;
 use crate::share::survey::gather::{Gathering, Walk};
 use crate::share::survey::large::Large;
@@ -174,8 +174,14 @@ pub struct Survey {
     /// Paths that were read while their stamp was too young to be trusted: they are read once more.
     young: BTreeSet<RelPath>,
     young_at: Option<Instant>,
-    /// Paths that are looked at together with where they may have been before.
+    /// Where something may have been moved away from, and what seems to be new and may be that.
+    doubted: BTreeMap<RelPath, RelPath>,
+    /// Paths that are looked at in this pass together with where they may have been before.
     sure: BTreeSet<RelPath>,
+    /// Paths that wait for another one which is in work.
+    behind: BTreeMap<RelPath, Doubt>,
+    /// What was read of paths that are to be looked at again.
+    known: BTreeMap<RelPath, DiskState>,
     large: Large,
     ready: VecDeque<Observation>,
     /// Whether the first look of this run is over.
@@ -244,7 +250,10 @@ impl Survey {
             missed_last: Instant(0),
             young: BTreeSet::new(),
             young_at: None,
+            doubted: BTreeMap::new(),
             sure: BTreeSet::new(),
+            behind: BTreeMap::new(),
+            known: BTreeMap::new(),
             large: Large::default(),
             ready: VecDeque::new(),
             looked: false,
@@ -286,6 +295,13 @@ impl Survey {
         hint.last = now.mono;
     }
 
+    /// Somebody asks about a path: it is looked at, with the directories above it, in case no event told of a change.
+    pub fn hint_asked(&mut self, path: &RelPath, now: Now) {
+        for path in path.ancestors().filter(|dir| !dir.is_root()).chain([path.clone()]) {
+            self.hint(path, now);
+        }
+    }
+
     /// The whole folder is to be looked through.
     pub fn look_through(&mut self) {
         self.full_due = true;
@@ -305,6 +321,8 @@ impl Survey {
         self.missing.clear();
         self.vanished.clear();
         self.large.clear();
+        self.behind.clear();
+        self.known.clear();
         self.ready.clear();
         (self.full_due, self.finished) = (true, false);
         self.away = true;
@@ -320,6 +338,8 @@ impl Survey {
         self.to_hash.clear();
         self.gone.clear();
         self.moves.clear();
+        self.doubted.clear();
+        self.sure.clear();
     }
 
     /// Whether a pass is under way or due.
@@ -380,6 +400,7 @@ impl Survey {
                 core::mem::take(&mut self.waiting).into_iter().partition(|p| busy.contains(p));
             self.waiting = still;
             over.into_iter().for_each(|path| self.hint(path, now));
+            self.look_behind(busy, now);
         }
         if stored && self.ready.is_empty() {
             self.telling = 0;
@@ -419,6 +440,7 @@ impl Survey {
             self.away = false;
             self.began = now.mono;
             self.hints.clear();
+            self.doubted.clear();
             self.waiting.extend(busy.iter().cloned());
             self.unreadable.clear();
             self.special.clear();
@@ -450,6 +472,7 @@ impl Survey {
             self.young_at = None;
             hinted.append(&mut self.young);
         }
+        self.join_doubted(&mut hinted, busy);
         hinted.retain(|path| {
             self.waiting.extend(busy.range(path.clone()..).take_while(|at| at.starts_with(path)).cloned());
             let free = !busy.contains(path);
@@ -462,6 +485,7 @@ impl Survey {
             return;
         }
         self.full = false;
+        self.began = now.mono;
         self.found = Found::Running;
         self.hinted = hinted.into_iter().collect();
         self.step = Step::Hints;
@@ -482,6 +506,10 @@ impl Survey {
     }
 
     fn note_unreadable(&mut self, path: RelPath, error: DiskError, now: Now) {
+        // Of another volume the directory on which it is mounted says it all.
+        if error == DiskError::OtherVolume && path.ancestors().any(|dir| self.unreadable.contains_key(&dir)) {
+            return;
+        }
         if self.unreadable.len() < UNREADABLE_MAX || self.unreadable.contains_key(&path) {
             self.unreadable.insert(path.clone(), super::status::disk_sentence(error).into());
         }
@@ -515,6 +543,7 @@ impl Survey {
         self.todo.sort_by(|a, b| a.path.cmp(&b.path));
         self.todo.dedup_by(|a, b| a.path == b.path);
         self.take_large();
+        self.take_known();
         self.match_moves();
         self.leave_large();
         self.to_hash = (0..self.todo.len()).filter(|&at| self.todo[at].content.is_none()).collect();

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::ops::Bound;
 
 use crate::files::path::{PathError, RelPath};
+use crate::files::plan::Around;
 use crate::files::row::{Base, PathRow};
 use crate::files::serve::content_key;
 use crate::ids::{RootId, Sha256, Uuid};
@@ -461,6 +462,11 @@ impl Txn {
         self.new_records.values().filter_map(|stored| RelPath::from_key(&stored.record.key))
     }
 
+    /// All versions that this transaction stores.
+    pub fn new_versions(&self) -> impl Iterator<Item = &Record> {
+        self.new_records.values().map(|stored| &*stored.record)
+    }
+
     /// What [`Txn::writes`] wrote.
     pub fn into_changes(self) -> Changes {
         Changes { records: self.new_records, rows: self.new_rows, contents: self.moved }
@@ -576,6 +582,18 @@ fn content_of(row: &PathRow) -> Option<Sha256> {
             EntryContent::File { sha256, .. } => Some(sha256),
             _ => None,
         },
+    }
+}
+
+impl Around for Txn {
+    type Miss = Miss;
+
+    fn row(&mut self, path: &RelPath) -> Result<PathRow, Miss> {
+        Txn::row(self, path)
+    }
+
+    fn record(&mut self, uuid: Uuid) -> Result<Option<Arc<Record>>, Miss> {
+        Txn::record(self, uuid)
     }
 }
 

@@ -3,11 +3,13 @@
 //!
 //! Owns disk work under way and what failed; decides nothing about records.
 
+mod call_off;
 mod dirs;
 mod flush;
 mod install;
 mod removals;
 mod retry;
+mod sweep;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -21,14 +23,14 @@ use crate::files::fetch::{FetchError, Fetcher, Want};
 use crate::files::path::RelPath;
 use crate::files::plan::wanted_meta;
 use crate::files::reconcile::GRAIN_DEFAULT;
-use crate::ids::{RootId, TempId, Token, Uuid};
+use crate::ids::{RootId, Sha256, TempId, Token, Uuid};
 use crate::index::codec::PeerTable;
 use crate::index::record::{EntryContent, Record, Value};
 use crate::io::disk::{DiskDone, DiskError, DiskOp, Kind, SetMeta, Stage, StageContent, Stamp};
-use crate::io::store::{Query, Space, StoreDone, StoreError, StoreOp};
+use crate::io::store::{StoreDone, StoreError};
 use crate::share::finish::{Finished, Outcome};
-use crate::share::layout;
 use crate::share::task::Task;
+use crate::share::work::sweep::Sweep;
 use crate::time::{Instant, Now};
 
 /// Paths that may be in work at once.
@@ -124,18 +126,6 @@ enum Job {
     Forget,
 }
 
-/// Where the sweep over pending paths is.
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Sweep {
-    /// At its end; nothing was asked for since.
-    #[default]
-    Rest,
-    /// To be started from the beginning.
-    Due,
-    /// At this key; `true` while a page is being loaded.
-    At(Vec<u8>, bool),
-}
-
 /// The work of one share.
 #[derive(Debug)]
 pub struct Work {
@@ -146,7 +136,15 @@ pub struct Work {
     sweeps: u64,
     /// Whether a sweep is due again once the present one ended.
     again: bool,
+    /// Parts of downloads that nothing goes on with, as the sweep began, and that no pending path is known to want.
+    unclaimed: BTreeSet<Sha256>,
+    /// Whether the sweep ended that goes through what wants them.
+    swept: bool,
+    /// Pending paths that are not planned now, but may want one of them.
+    unplanned: Vec<RelPath>,
     busy: BTreeSet<RelPath>,
+    /// Those of them that [`Work::hold`] holds.
+    held: BTreeSet<RelPath>,
     /// How often a path ceased to be busy.
     freed: u64,
     wants: BTreeMap<u64, (RelPath, Arc<Record>, Option<Stamp>)>,
@@ -201,7 +199,11 @@ impl Work {
             sweep: Sweep::Rest,
             sweeps: 0,
             again: false,
+            unclaimed: BTreeSet::new(),
+            swept: false,
+            unplanned: Vec::new(),
             busy: BTreeSet::new(),
+            held: BTreeSet::new(),
             freed: 0,
             wants: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -237,15 +239,6 @@ impl Work {
         }
     }
 
-    /// Something became pending.
-    pub fn wake(&mut self) {
-        match self.sweep {
-            Sweep::Rest => self.sweep = Sweep::Due,
-            Sweep::Due => {}
-            Sweep::At(..) => self.again = true,
-        }
-    }
-
     /// Whether a path is in work, so that nothing else may touch it.
     pub fn is_busy(&self, path: &RelPath) -> bool {
         self.busy.contains(path)
@@ -261,6 +254,21 @@ impl Work {
         self.freed
     }
 
+    /// Keeps everybody from a path that a user has something brought back to, unless it is in work by itself.
+    pub fn hold(&mut self, path: RelPath) {
+        if self.busy.insert(path.clone()) {
+            self.held.insert(path);
+        }
+    }
+
+    /// Ends [`Work::hold`].
+    pub fn release(&mut self, path: &RelPath) {
+        if self.held.remove(path) {
+            self.free(path);
+            self.wake();
+        }
+    }
+
     fn free(&mut self, path: &RelPath) {
         self.freed += u64::from(self.busy.remove(path));
     }
@@ -268,13 +276,6 @@ impl Work {
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.sweep == Sweep::Rest && self.busy.is_empty() && self.jobs.is_empty()
-    }
-
-    /// Pending paths that are to be planned.
-    pub fn take_page(&mut self) -> Option<Vec<RelPath>> {
-        let page = self.pages.pop_front()?;
-        self.planning += 1;
-        Some(page)
     }
 
     /// What was put at its path without it being certain that it outlives a crash: until it is looked at again it is
@@ -325,11 +326,6 @@ impl Work {
     /// Work that ended since the last call, and the groups whose intents go with it.
     pub fn take_finished(&mut self) -> (Vec<Finished>, Vec<u64>) {
         (core::mem::take(&mut self.finished), core::mem::take(&mut self.groups_ended))
-    }
-
-    /// A page was planned; its tasks were given before.
-    pub fn planned(&mut self) {
-        self.planning = self.planning.saturating_sub(1);
     }
 
     /// The database knows of this work's end.
@@ -469,23 +465,6 @@ impl Work {
         Some(want)
     }
 
-    /// Another version of a record came: a download for one that it is no more is called off, because nobody may have
-    /// that content any longer, and what is to become of the path now would wait for it.
-    pub fn superseded(&mut self, record: &Record, now: Now, out: &mut Outbox) {
-        let Some(&id) = self.wanted.get(&record.uuid) else { return };
-        let Some((_, version, _)) = self.wants.get(&id) else { return };
-        let same = !record.deleted() && record.key == version.key && record.content() == version.content();
-        // What comes late over another peer is nothing new.
-        if same || version.clock.covers(&record.clock) {
-            return;
-        }
-        if let Some((path, ..)) = self.take_want(id) {
-            self.fetcher.cancel(id, now, out);
-            self.free(&path);
-            self.wake();
-        }
-    }
-
     /// Takes finished downloads over.
     fn take_fetched(&mut self, now: Now) {
         while let Some(fetched) = self.fetcher.poll_done() {
@@ -511,68 +490,6 @@ impl Work {
                 }
             }
         }
-    }
-
-    /// Goes on with the sweep while there is room.
-    fn sweep_on(&mut self, out: &mut Outbox) {
-        loop {
-            match &mut self.sweep {
-                Sweep::Rest => return,
-                Sweep::Due => {
-                    let (start, _) = layout::club_range(self.root);
-                    self.sweeps += 1;
-                    self.sweep = Sweep::At(start, false);
-                }
-                Sweep::At(_, true) => return,
-                Sweep::At(start, loading) => {
-                    let waiting = self.planning as usize + self.pages.len();
-                    if waiting >= PAGES_MAX as usize
-                        || self.busy.len() + (waiting + 1) * PAGE as usize > TASKS_MAX
-                    {
-                        return;
-                    }
-                    let (_, end) = layout::club_range(self.root);
-                    let query =
-                        Query::Range { space: Space::Pending, start: start.clone(), end, limit: PAGE };
-                    *loading = true;
-                    let token = out.store(StoreOp::Load { queries: [query].into() });
-                    self.jobs.insert(token, Job::Page);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn page_loaded(&mut self, rows: Vec<(Vec<u8>, Vec<u8>)>) {
-        let last = rows.last().map(|(key, _)| key.clone());
-        let paths: Vec<RelPath> = rows
-            .iter()
-            .filter_map(|(key, _)| layout::path_of_key(key))
-            .filter(|path| !self.busy.contains(path))
-            .filter(|path| {
-                self.failures.get_mut(path).is_none_or(|f| {
-                    f.sweep = self.sweeps;
-                    f.due
-                })
-            })
-            .collect();
-        match last {
-            Some(mut key) if rows.len() == PAGE as usize => {
-                key.push(0);
-                self.sweep = Sweep::At(key, false);
-            }
-            _ => self.end_sweep(),
-        }
-        if !paths.is_empty() {
-            self.pages.push_back(paths);
-        }
-    }
-
-    fn end_sweep(&mut self) {
-        // What was not met in this sweep is not pending any more.
-        let (busy, sweeps) = (&self.busy, self.sweeps);
-        self.failures.retain(|path, failure| failure.sweep == sweeps || busy.contains(path));
-        self.sweep = if core::mem::take(&mut self.again) { Sweep::Due } else { Sweep::Rest };
     }
 
     fn placed(&mut self, path: &RelPath, version: Arc<Record>, stamp: Stamp, now: Now) -> Outcome {
@@ -639,9 +556,9 @@ impl Work {
         match (job, result) {
             (Job::Page, Ok(StoreDone::Loaded(mut answers))) => {
                 let rows = answers.pop().unwrap_or_default();
-                self.page_loaded(rows);
+                self.page_loaded(rows, out);
             }
-            (Job::Page, _) => self.sweep = Sweep::Rest,
+            (Job::Page, _) => self.sweep = Sweep::Due,
             (Job::GroupIntents(id), Ok(_)) => self.install_group(id, now, out),
             (Job::GroupIntents(id), Err(_)) => {
                 let items = self.groups.remove(&id).map(|g| g.items).unwrap_or_default();

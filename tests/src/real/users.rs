@@ -115,7 +115,7 @@ impl History {
                     let _ = fs::remove_file(&beside);
                     return;
                 }
-                self.ledger.wrote(&content);
+                self.wrote(&content);
                 let old = contents(self.files_at(node, &path));
                 if let Err(error) = fs::rename(&beside, &at) {
                     self.say(format_args!("  {error}"));
@@ -187,6 +187,16 @@ impl History {
         }
     }
 
+    /// A user wrote a content. One that was there before may come back before any program looks: to them, and to
+    /// whoever replaces it elsewhere, that is no change.
+    fn wrote(&mut self, content: &[u8]) {
+        let again = self.ledger.knows(content);
+        self.ledger.wrote(content);
+        if again {
+            self.ledger.went_unseen(content);
+        }
+    }
+
     /// A content that was to be seen for a moment, and that nobody misses.
     fn known(&mut self, content: &[u8]) {
         self.ledger.wrote(content);
@@ -220,7 +230,7 @@ impl History {
             // Whoever looks in the middle of it sees an empty file, or the first part of the new bytes.
             self.known(&[]);
             self.ledger.replaced(&[old.clone()]);
-            self.ledger.wrote(&new);
+            self.wrote(&new);
         }
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
         let written = match step.verb {
@@ -251,7 +261,7 @@ impl History {
         let path = format!("{share}/{path}");
         let answer = self.nodes[node].ask(&json!({ "type": "restore", "path": path, "folder": folder }));
         if answer.is_some_and(|answer| answer.get("error").is_none()) && !alive {
-            self.ledger.restored(&kept);
+            self.ledger.restored(node, &kept);
         }
     }
 

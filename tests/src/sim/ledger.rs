@@ -16,12 +16,16 @@ pub struct Fate {
     pub settled: bool,
     /// Who deleted it, and where.
     pub deleted: Option<(usize, String)>,
+    /// Where it was brought back after it had been deleted.
+    pub back_on: Option<usize>,
 }
 
 /// What users did.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     fates: BTreeMap<Vec<u8>, Fate>,
+    /// Machines that forgot and may not have looked at their folder since.
+    doubting: BTreeSet<usize>,
     /// Some machine may have forgotten what it had told others.
     pub forgetful: bool,
     /// Some machine was another before, or became what it had been earlier: what it deletes it may not have seen.
@@ -78,24 +82,41 @@ impl Ledger {
         }
     }
 
-    /// This came back at a user's wish.
-    pub fn restored(&mut self, content: &[u8]) {
+    /// This was written again where something else had been for a moment, which no program looked at: to the others it
+    /// is no change, and one of them may have replaced it.
+    pub fn went_unseen(&mut self, content: &[u8]) {
         let fate = self.fate(content);
-        (fate.alive, fate.handled, fate.deleted) = (true, true, None);
+        (fate.settled, fate.handled) = (true, true);
     }
 
-    /// A machine forgot: what was deleted there may never have been told.
+    /// This came back at the wish of a machine's user. One that forgot takes what equals a deleted version for that,
+    /// and keeps it in its archive (sync.md, Known gaps).
+    pub fn restored(&mut self, node: usize, content: &[u8]) {
+        let doubts = self.doubting.contains(&node);
+        let fate = self.fate(content);
+        fate.settled |= doubts;
+        (fate.alive, fate.handled, fate.deleted, fate.back_on) = (true, true, None, Some(node));
+    }
+
+    /// A machine forgot: what was deleted there may never have been told. What it forgot to have come back passes for
+    /// what was deleted before (sync.md, Known gaps).
     pub fn forgot(&mut self, node: usize) {
         self.forgetful = true;
+        self.doubting.insert(node);
         self.handle_deletes_of(node);
+        for fate in self.fates.values_mut() {
+            fate.settled |= fate.back_on == Some(node);
+        }
     }
 
     /// Everything is at rest: what was deleted is known to all, whatever any of them may forget.
     pub fn rested(&mut self) {
+        self.doubting.clear();
         for fate in self.fates.values_mut() {
             if let Some((who, _)) = &mut fate.deleted {
                 *who = usize::MAX;
             }
+            fate.back_on = None;
         }
     }
 

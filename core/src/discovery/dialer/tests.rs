@@ -251,12 +251,12 @@ fn what_matters_is_remembered() {
     let inside: SocketAddr = "127.0.0.1:4000".parse().unwrap();
     let ours = [("fe80::5".parse().unwrap(), 64), ("127.0.0.1".parse().unwrap(), 8)];
     dialer.set_networks(Networks::new(&ours), at(0));
-    assert_eq!(dialer.poll_changed(), None);
+    assert_eq!(dialer.poll_changed(at(0)), None);
     dialer.add(CLUB, addr(1), Source::Manual, at(0));
-    assert_eq!((dialer.poll_changed(), dialer.poll_changed()), (Some(CLUB), None));
+    assert_eq!((dialer.poll_changed(at(0)), dialer.poll_changed(at(0))), (Some(CLUB), None));
     dialer.add(CLUB, addr(2), Source::Lan, at(0));
     dialer.add(CLUB, addr(3), Source::Lan, at(0));
-    assert_eq!(dialer.poll_changed(), None);
+    assert_eq!(dialer.poll_changed(at(0)), None);
     dialer.add(CLUB, far, Source::Invitation, at(0));
     dialer.add(CLUB, scoped, Source::Lan, at(0));
     dialer.add(CLUB, inside, Source::Lan, at(0));
@@ -267,11 +267,15 @@ fn what_matters_is_remembered() {
             dialer.failed(CLUB, to, at(0));
         }
     }
-    assert_eq!(dialer.poll_changed(), Some(CLUB));
+    assert_eq!(dialer.poll_changed(at(0)), Some(CLUB));
     let stored = dialer.encode(CLUB);
     let mut again = Dialer::default();
     assert!(again.decode(CLUB, &stored, at(0)));
-    assert_eq!(again.poll_changed(), None);
+    assert_eq!(again.poll_changed(at(0)), None);
+    // What could not be stored is stored again.
+    again.not_stored(CLUB, at(10_000));
+    assert_eq!((again.poll_changed(at(9999)), again.poll_changed(at(10_000))), (None, Some(CLUB)));
+    assert_eq!(again.poll_changed(at(20_000)), None);
     let known: Vec<_> = again.addresses(CLUB).collect();
     assert_eq!(
         known,
@@ -318,4 +322,17 @@ fn calls_about_unknown_things_do_nothing() {
     dialer.closed(CLUB, None, PeerId([9; 16]), at(0));
     assert!(dialer.is_connected(CLUB, ALICE), "{}", format!("{dialer:?}"));
     assert_eq!((dialer.half_open(), dialer.poll_timeout()), (0, None));
+}
+
+#[test]
+fn where_this_node_reached_itself_a_peer_may_be_again() {
+    let (mut dialer, mut rng) = (manual(1), rng());
+    dialer.add(CLUB, addr(2), Source::Lan, at(0));
+    while let Some((_, to)) = dialer.poll_dial(at(0), &mut rng) {
+        dialer.reached_self(CLUB, to, at(0));
+    }
+    let known: Vec<_> = dialer.addresses(CLUB).map(|(addr, ..)| addr).collect();
+    assert_eq!((known, dialer.half_open()), ([addr(1)].into(), 0), "a hint of the LAN comes again by itself");
+    let next = dialer.poll_timeout().unwrap().since(at(0));
+    assert!(next >= BACK_OFF_MAX / 2, "{next:?}");
 }

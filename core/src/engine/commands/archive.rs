@@ -14,8 +14,9 @@ use crate::engine::commands::{AfterCommit, refusal, store_refusal};
 use crate::engine::setup::not_shared;
 use crate::files::archive_name::{limit_bytes, parse_archive_folder, prune_for_space};
 use crate::files::path::RelPath;
+use crate::files::reconcile::stamp_matches;
 use crate::ids::{CommandId, RootId};
-use crate::io::disk::Archived;
+use crate::io::disk::{Archived, Stamp};
 use crate::io::{Completion, DiskDone, DiskError, DiskOp, StoreDone, StoreError};
 use crate::share::archive_space::Space;
 use crate::share::archived::{KEPT_MAX, Kept, written_late};
@@ -50,6 +51,8 @@ pub(in crate::engine) enum ArchiveAsk {
     Prune(RootId, Space),
     /// What the store knows.
     Query(Box<Query>),
+    /// Whether a conflict file that is to be kept is still the one that has this stamp.
+    Kept(CommandId, RootId, RelPath, Stamp),
 }
 
 /// A file that is copied back.
@@ -61,6 +64,8 @@ pub(in crate::engine) struct Restoring {
     path: RelPath,
     to: RelPath,
     tried: u32,
+    /// Whether it was copied, and is being made durable.
+    copied: bool,
 }
 
 /// What lay beneath a directory and is copied back, one after the other, where nothing is now.
@@ -75,6 +80,10 @@ pub(in crate::engine) struct RestoringAll {
     asked: Vec<(String, RelPath)>,
     /// Those that are missing; the first is being copied.
     missing: VecDeque<(String, RelPath)>,
+    /// Those that were copied, and are not durable yet.
+    copied: Vec<RelPath>,
+    /// Whether these are being made durable.
+    flushing: bool,
     back: u64,
     failed: u64,
     /// The first that failed.
@@ -148,6 +157,9 @@ impl Engine {
                     self.reply(id, Err(error));
                 }
             },
+            (ArchiveAsk::Kept(id, root, path, stamp), completion) => {
+                self.keep(now, id, root, path, &stamp, completion);
+            }
             (ArchiveAsk::Restore(restoring), completion) => self.restored(now, restoring, completion),
             (ArchiveAsk::RestoreAll(all), completion) => self.restored_one(now, all, completion),
             (ArchiveAsk::Space(root), Completion::Disk(Ok(DiskDone::Space { free, total }))) => {
@@ -243,6 +255,41 @@ impl Engine {
         }
     }
 
+    /// Looks at a conflict file that is to be kept: a user may have changed or deleted it a moment ago.
+    pub(super) fn look_at_kept(&mut self, id: CommandId, root: RootId, path: RelPath, stamp: Stamp) {
+        let op = DiskOp::Stat { root, paths: [path.clone()].into() };
+        self.put_out(root, None, op, ArchiveAsk::Kept(id, root, path, stamp));
+    }
+
+    fn keep(
+        &mut self,
+        now: Now,
+        id: CommandId,
+        root: RootId,
+        path: RelPath,
+        stamp: &Stamp,
+        completion: Completion,
+    ) {
+        let same = match &completion {
+            Completion::Disk(Ok(DiskDone::Stamps(stamps))) => {
+                stamps.iter().any(|now| now.as_ref().is_ok_and(|now| stamp_matches(now, stamp)))
+            }
+            _ => false,
+        };
+        let shown = self.absolute(root, &path);
+        if let Some((share, mut ctx)) = self.share_ctx(now, root) {
+            if same {
+                share.resolve(path, true);
+            } else {
+                share.survey.hint(path, now);
+            }
+            share.pump(&mut ctx);
+        }
+        let message =
+            || format!("{shown}: it was changed a moment ago; try again when that has been noticed.");
+        self.reply(id, if same { Ok(Reply::Done) } else { Err(refusal("not_here", message())) });
+    }
+
     fn archive_refusal(&self, root: RootId, error: DiskError) -> CommandError {
         let path = self.shares.get(&root).map_or("The folder", |share| share.folder.path.as_str());
         refusal("archive", format!("The archive of {path} cannot be read: {}", status::disk_sentence(error)))
@@ -261,7 +308,7 @@ impl Engine {
         match listed.clone().find(|file| file.path.starts_with(&path)) {
             Some(file) if file.path == path => {
                 let (folder, to) = (file.folder.clone(), path.clone());
-                self.copy_back(Restoring { id, root, folder, path, to, tried: 0 });
+                self.copy_back(Restoring { id, root, folder, path, to, tried: 0, copied: false });
             }
             Some(_) => {
                 let mut known = BTreeSet::new();
@@ -275,6 +322,8 @@ impl Engine {
                     waiting,
                     asked: Vec::new(),
                     missing: VecDeque::new(),
+                    copied: Vec::new(),
+                    flushing: false,
                     back: 0,
                     failed: 0,
                     trouble: None,
@@ -299,13 +348,24 @@ impl Engine {
             path: path.clone(),
             to: to.clone(),
         };
+        self.put_out(restoring.root, Some(restoring.to.clone()), op, ArchiveAsk::Restore(restoring));
+    }
+
+    /// Puts out an operation on a share's disk. A path that it brings back is looked at by nobody before
+    /// [`Engine::look_at_restored`]: what has a record before it is durable, and is gone after a power cut, would pass
+    /// for deleted by a user.
+    fn put_out(&mut self, root: RootId, to: Option<RelPath>, op: DiskOp, ask: ArchiveAsk) {
+        if let (Some(share), Some(to)) = (self.shares.get_mut(&root), to) {
+            share.work.hold(to);
+        }
         self.out.set_owner(None);
         let token = self.out.disk(op);
-        self.archives.insert(token, ArchiveAsk::Restore(restoring));
+        self.archives.insert(token, ask);
     }
 
     fn restored(&mut self, now: Now, mut restoring: Restoring, completion: Completion) {
         let result = match completion {
+            Completion::Disk(Ok(DiskDone::Unit)) if restoring.copied => Ok(()),
             Completion::Disk(Ok(DiskDone::Stamps(mut stamps))) => {
                 stamps.pop().unwrap_or(Err(DiskError::Io)).map(|_| ())
             }
@@ -314,9 +374,16 @@ impl Engine {
         };
         let Restoring { id, root, .. } = restoring;
         match result {
+            Ok(()) if !restoring.copied => {
+                restoring.copied = true;
+                self.put_out(root, None, DiskOp::Flush { root }, ArchiveAsk::Restore(restoring));
+                return;
+            }
+            _ => self.look_at_restored(now, root, &restoring.to, restoring.copied),
+        }
+        match result {
             Ok(()) => {
                 let path = self.absolute(root, &restoring.to);
-                self.hint_restored(now, root, restoring.to);
                 self.reply(id, Ok(Reply::Restored { path }));
             }
             Err(DiskError::Exists) if restoring.tried < NAMES_MAX => {
@@ -338,9 +405,11 @@ impl Engine {
         self.out.set_owner(None);
         let root = all.root;
         if let Some((folder, path)) = all.missing.front().cloned() {
-            let op = DiskOp::RestoreArchived { root, folder, to: path.clone(), path };
-            let token = self.out.disk(op);
-            self.archives.insert(token, ArchiveAsk::RestoreAll(all));
+            let op = DiskOp::RestoreArchived { root, folder, to: path.clone(), path: path.clone() };
+            self.put_out(root, Some(path), op, ArchiveAsk::RestoreAll(all));
+        } else if !all.copied.is_empty() {
+            all.flushing = true;
+            self.put_out(root, None, DiskOp::Flush { root }, ArchiveAsk::RestoreAll(all));
         } else if !all.waiting.is_empty() {
             let rest = all.waiting.split_off(all.waiting.len().min(LOOKED_AT_MAX));
             all.asked = core::mem::replace(&mut all.waiting, rest).into();
@@ -367,6 +436,22 @@ impl Engine {
 
     /// Takes what the disk says of some of many, or of the one that was copied.
     fn restored_one(&mut self, now: Now, mut all: RestoringAll, completion: Completion) {
+        if core::mem::take(&mut all.flushing) {
+            let copied = core::mem::take(&mut all.copied);
+            copied.iter().for_each(|path| self.look_at_restored(now, all.root, path, true));
+            match completion {
+                Completion::Disk(Ok(DiskDone::Unit)) => all.back += copied.len() as u64,
+                failed => {
+                    all.failed += copied.len() as u64;
+                    let error = match failed {
+                        Completion::Disk(Err(error)) => error,
+                        _ => DiskError::Io,
+                    };
+                    all.trouble = all.trouble.or_else(|| Some((copied.into_iter().next()?, error)));
+                }
+            }
+            return self.copy_on(all);
+        }
         let asked = core::mem::take(&mut all.asked);
         let count = asked.len().max(1);
         let mut answers = match completion {
@@ -377,11 +462,11 @@ impl Engine {
         if asked.is_empty() {
             let result = answers.pop().unwrap_or(Err(DiskError::Io));
             let Some((_, path)) = all.missing.pop_front() else { return self.copy_on(all) };
+            if result.is_err() {
+                self.look_at_restored(now, all.root, &path, false);
+            }
             match result {
-                Ok(_) => {
-                    all.back += 1;
-                    self.hint_restored(now, all.root, path);
-                }
+                Ok(_) => all.copied.push(path),
                 // Something has just come there.
                 Err(DiskError::Exists) => {}
                 Err(DiskError::RootMissing) => {
@@ -410,13 +495,18 @@ impl Engine {
         self.copy_on(all);
     }
 
-    /// Has a restored file looked at; directories that had to be made for it are new as well.
-    fn hint_restored(&mut self, now: Now, root: RootId, path: RelPath) {
+    /// Has a file looked at that was to be restored; where it was, directories that had to be made for it are new as
+    /// well.
+    fn look_at_restored(&mut self, now: Now, root: RootId, path: &RelPath, copied: bool) {
         if let Some((share, mut ctx)) = self.share_ctx(now, root) {
+            share.work.release(path);
+            if copied {
+                share.note_restored(path.clone());
+            }
             for dir in path.ancestors().filter(|dir| !dir.is_root()) {
                 share.survey.hint(dir, now);
             }
-            share.survey.hint(path, now);
+            share.survey.hint(path.clone(), now);
             share.pump(&mut ctx);
         }
     }

@@ -24,7 +24,9 @@ use crate::ids::{CommandId, RootId};
 use crate::index::merge;
 use crate::index::record::Record;
 use crate::io::StoreError;
+use crate::io::disk::Stamp;
 use crate::io::store::{Query as Lookup, Row, Space, StoreOp};
+use crate::share::resolve::NOT_HERE;
 use crate::share::txn::{Miss, Txn, decode_stored_record};
 use crate::share::{Membership, Share, known_name, layout, short_id, status, work};
 use crate::time::{Instant, Now};
@@ -101,7 +103,7 @@ impl Engine {
             Ok(place) => place,
             Err(error) => return self.reply(id, Err(error)),
         };
-        let Some(share) = self.shares.get(&root) else { return self.reply(id, Err(detached())) };
+        let Some(share) = self.shares.get_mut(&root) else { return self.reply(id, Err(detached())) };
         if let Err(why) = RelPath::check(rest) {
             let sentences = why::why(&Step::Nothing, &[Problem::Path(why)]);
             return self.reply(id, Ok(Reply::Why(sentences)));
@@ -111,6 +113,7 @@ impl Engine {
             let sentences = share_sentences(share, now.mono);
             return self.reply(id, Ok(Reply::Why(sentences)));
         };
+        share.survey.hint_asked(&path, now);
         let txn = Txn::new(root, share.progress.totals, share.progress.arrival);
         self.look(now, OfPath { id, root, path, txn, what: What::Why });
     }
@@ -151,16 +154,26 @@ impl Engine {
     fn look(&mut self, now: Now, mut asked: OfPath) {
         let id = asked.id;
         let Some(share) = self.shares.get(&asked.root) else { return self.reply(id, Err(detached())) };
+        let mut kept = None;
         let answer = match asked.what {
             What::Why => {
                 let why = sentences(share, &asked.path, &mut asked.txn, now.mono);
                 why.map(|why| Ok(Reply::Why(why)))
             }
-            What::Resolve(_) => is_conflict(&asked.path, &mut asked.txn).map(|is| {
+            What::Resolve(keep) => conflict_here(&asked.path, &mut asked.txn).map(|here| {
                 let path = self.absolute(asked.root, &asked.path);
-                let message =
-                    format!("{path} is no conflict file; `clearskies conflicts` lists those that there are.");
-                is.then_some(Reply::Done).ok_or_else(|| refusal("no_conflict", message))
+                match here {
+                    Some(Some(stamp)) => {
+                        kept = keep.then_some(stamp);
+                        Ok(Reply::Done)
+                    }
+                    Some(None) if !keep => Ok(Reply::Done),
+                    Some(None) => Err(refusal("not_here", format!("{path}: {NOT_HERE}"))),
+                    None => {
+                        let list = "`clearskies conflicts` lists those that there are.";
+                        Err(refusal("no_conflict", format!("{path} is no conflict file; {list}")))
+                    }
+                }
             }),
         };
         let answer = match answer {
@@ -170,6 +183,9 @@ impl Engine {
                 return self.ask_store(Query::OfPath(asked), queries);
             }
         };
+        if let Some(stamp) = kept {
+            return self.look_at_kept(id, asked.root, asked.path, stamp);
+        }
         if let (What::Resolve(keep), Ok(_)) = (asked.what, &answer)
             && let Some((share, mut ctx)) = self.share_ctx(now, asked.root)
         {
@@ -295,10 +311,15 @@ fn share_sentences(share: &Share, now: Instant) -> Vec<String> {
 }
 
 /// Whether a conflict file's record lives at a path.
-fn is_conflict(path: &RelPath, txn: &mut Txn) -> Result<bool, Miss> {
+/// The stamp of the conflict file at a path, if its content is on this disk; `None` if there is no conflict file.
+fn conflict_here(path: &RelPath, txn: &mut Txn) -> Result<Option<Option<Stamp>>, Miss> {
     let row = txn.row(path)?;
     let live = txn.live_records(&row)?;
-    Ok(live.iter().any(|record| record.conflict_source().is_some()))
+    let conflict = live.iter().find(|record| record.conflict_source().is_some());
+    let stamp = |record: &Arc<Record>| {
+        row.disk.as_ref().filter(|disk| Some(&disk.content) == record.content()).map(|disk| disk.stamp)
+    };
+    Ok(conflict.map(stamp))
 }
 
 /// Why a path is not in step.
@@ -323,7 +344,7 @@ fn sentences(share: &Share, path: &RelPath, txn: &mut Txn, now: Instant) -> Resu
     let mut problems = problems(share, path);
     if row.is_empty() && !implied_dir && problems.is_empty() {
         let known = "Nothing is known of it: no peer has told of it, and it was not found here. A new file is looked \
-                     at within a moment of its last change.";
+                     at within a moment of its last change; this path is looked at now.";
         return Ok([known.to_owned()].into());
     }
     let author = share.club.as_ref().map(Club::level) == Some(Level::ReadWrite);
@@ -351,8 +372,11 @@ fn sentences(share: &Share, path: &RelPath, txn: &mut Txn, now: Instant) -> Resu
             problems.push(Problem::ReadOnly);
             plan::put_back(&view)
         }
-        // The disk is as it should be, but of two records under the name one is still to be given another.
-        Step::Nothing if live.len() > 1 => Step::Wait(if known { Reason::Hidden } else { Reason::NotKnown }),
+        // The disk is as it should be, but of two records under the name one is still to be given another; so is a file
+        // where a directory stands for what lies beneath.
+        Step::Nothing if live.len() > 1 || implied_dir && !live.is_empty() => {
+            Step::Wait(if known { Reason::Hidden } else { Reason::NotKnown })
+        }
         step => step,
     };
     if let (Step::Wait(Reason::NotKnown), Some((peer, _))) = (&step, missing) {
@@ -378,8 +402,11 @@ fn problems(share: &Share, path: &RelPath) -> Vec<Problem> {
     let unreadable = &share.survey.unreadable;
     if let Some(why) = unreadable.get(path) {
         problems.push(Problem::Share(format!("It cannot be synced: {why}")));
-    } else if path.ancestors().any(|dir| unreadable.contains_key(&dir)) {
-        problems.push(Problem::Unobserved);
+    } else if let Some((dir, why)) = path.ancestors().find_map(|dir| unreadable.get_key_value(&dir)) {
+        problems.push(match why.as_str() {
+            status::OTHER_VOLUME => Problem::Share(format!("{}: {why}", dir.as_str())),
+            _ => Problem::Unobserved,
+        });
     }
     if share.survey.special.contains(path) {
         problems.push(Problem::SpecialFile);

@@ -17,6 +17,8 @@ use crate::index::merge::join;
 use crate::index::record::{Change, Meta};
 use crate::io::disk::Kind;
 
+mod trees;
+
 /// One path of a share, with the index around it.
 #[derive(Clone, Debug)]
 struct World {
@@ -294,6 +296,7 @@ fn losers_are_kept() {
     // A loser to a deleted value takes its place.
     let dead = World::in_step(&mine).learn(&deleted(&theirs, 2, 6));
     check(&dead, "rewrite");
+    check(&World { conflict_made: true, ..dead.clone() }, "remove");
     check(&World { policy: Policy { author: false, ..Policy::FULL }, ..dead }, "remove");
     // A delete that had seen this version takes it away.
     check(&World::in_step(&mine).learn(&deleted(&mine, 2, 6)), "remove");

@@ -71,16 +71,17 @@ fn is_file(row: &PathRow) -> bool {
 
 impl Survey {
     /// Whether what is gone in this pass is enough to have emptied the folder, so that this is worth a look.
-    pub(super) fn may_be_emptied(&self, now: Now) -> bool {
-        let files = self.gone.iter().filter(|(path, row)| is_file(row) && self.is_ripe(path, now));
+    pub(super) fn may_be_emptied(&self) -> bool {
+        let files = self.gone.iter().filter(|(path, row)| is_file(row) && self.is_ripe(path));
         self.mode == GoneMode::Judged && files.take(EMPTIED_FILES).count() == EMPTIED_FILES
     }
 
-    /// Whether a path has been gone for so long that it is not waited for.
-    pub(super) fn is_ripe(&self, path: &RelPath, now: Now) -> bool {
+    /// Whether a path has been gone for so long that it is not waited for. What became of it during this pass is named
+    /// by hints that this pass does not look at.
+    pub(super) fn is_ripe(&self, path: &RelPath) -> bool {
         let since = self.missing.get(path).map(|(since, _)| *since);
         self.full
-            || since.is_some_and(|since| self.gone_from(since) <= now.mono)
+            || since.is_some_and(|since| self.gone_from(since) <= self.began)
             || self.gathering.is_ripe_beneath(path)
     }
 
@@ -94,7 +95,7 @@ impl Survey {
                 self.missed_last = now.mono;
             }
             let since = since.unwrap_or(now.mono);
-            if walked && self.is_ripe(&path, now) || self.missing.len() >= HINTS_MAX {
+            if walked && self.is_ripe(&path) || self.missing.len() >= HINTS_MAX {
                 self.missing.remove(&path);
                 if self.full || self.gathering.is_left(&path, &row) {
                     ripe.push((path, row));

@@ -88,7 +88,11 @@ impl Survey {
                 let content = match hashed.content {
                     HashedContent::File(sha256) => EntryContent::File { size: hashed.stamp.size, sha256 },
                     HashedContent::Link(target) => EntryContent::Link(target),
-                    HashedContent::Dir => EntryContent::Dir,
+                    // It became one since it was gathered: what lies in it has not been listed.
+                    HashedContent::Dir => {
+                        self.hint(path, now);
+                        return None;
+                    }
                 };
                 let settled = settled(&hashed.stamp, since, self.grain);
                 self.unreadable.remove(&path);
@@ -102,5 +106,22 @@ impl Survey {
             Err(error) => self.note_unreadable(path, error, now),
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::fixture::{path, stamp};
+    use crate::ids::RootId;
+    use crate::time::Instant;
+
+    #[test]
+    fn what_became_a_directory_is_listed_before_it_is_known() {
+        let mut survey = Survey::new(RootId(1));
+        let hashed = Hashed { stamp: stamp(&EntryContent::Dir, 1), content: HashedContent::Dir };
+        let now = Now { mono: Instant(0), wall: WallTime(0) };
+        assert_eq!(survey.read(path("a"), Ok(hashed), WallTime(0), now), None);
+        assert!(survey.hints.contains_key(&path("a")));
     }
 }

@@ -299,10 +299,10 @@ impl Survey {
                         self.gathering.walking = Some(walking);
                         return;
                     }
-                    self.lose_walk(walking, now);
+                    self.lose_walk(walking);
                     continue;
                 }
-                match self.walk_on(&mut walking, now) {
+                match self.walk_on(&mut walking) {
                     Walked::Over => {}
                     Walked::Full => self.gathering.walking = Some(walking),
                     Walked::Waits => {
@@ -371,19 +371,20 @@ impl Survey {
     }
 
     /// The directory was gone again when its walk began, and the hint of that follows: nothing is known of its end.
-    fn lose_walk(&mut self, walking: Walking, now: Now) {
+    fn lose_walk(&mut self, walking: Walking) {
         self.todo.retain(|todo| todo.path != walking.dir);
         let Some(old) = walking.old else { return };
         self.gathering.moved.remove(&old.dir);
         if let Some(at) = self.gone.iter().position(|(path, _)| *path == old.dir) {
             let (path, row) = self.gone.swap_remove(at);
             self.gathering.note_old(&path, &row);
-            let is_ripe = self.is_ripe(&path, now);
-            self.leave_gone(path, row, is_ripe);
+            // It was seen a moment ago.
+            self.missing.remove(&path);
+            self.leave_gone(path, row, self.full);
         }
     }
 
-    fn walk_on(&mut self, walking: &mut Walking, now: Now) -> Walked {
+    fn walk_on(&mut self, walking: &mut Walking) -> Walked {
         loop {
             if walking.begun && self.is_full() {
                 return Walked::Full;
@@ -403,7 +404,7 @@ impl Survey {
                     && let Some((path, row)) = old.rows.pop_front()
                 {
                     let at = seen.as_ref().filter(|_| here == Some(Some(path.clone())));
-                    self.take_old(old, path, row, at, now);
+                    self.take_old(old, path, row, at);
                     walking.next = seen;
                     continue;
                 }
@@ -452,7 +453,7 @@ impl Survey {
     }
 
     /// Takes a row of where the directory that is walked was before; `at` is what is at the same place in it now.
-    fn take_old(&mut self, old: &mut OldPlace, path: RelPath, row: PathRow, at: Option<&SeenAt>, now: Now) {
+    fn take_old(&mut self, old: &mut OldPlace, path: RelPath, row: PathRow, at: Option<&SeenAt>) {
         if row.disk.is_none() || old.later.as_ref().is_some_and(|dir| path.is_beneath(dir)) {
             return;
         }
@@ -468,7 +469,7 @@ impl Survey {
             return self.gone.push((path, row));
         }
         old.later = Some(path.clone());
-        let is_ripe = self.is_ripe(&path, now);
+        let is_ripe = self.is_ripe(&path);
         self.leave_gone(path, row, is_ripe);
     }
 

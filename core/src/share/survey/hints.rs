@@ -67,7 +67,7 @@ impl Survey {
                     self.unusable.forget(&path);
                     self.large.forget(&path);
                     if row.disk.is_some() {
-                        let is_ripe = self.is_ripe(&path, now);
+                        let is_ripe = self.is_ripe(&path);
                         if held_rows {
                             self.dir_is_gone(path, row, is_ripe);
                         } else {

@@ -7,10 +7,10 @@ use super::gather::Gathering;
 use super::{Ask, GoneMode, HINTS_MAX, RESCAN_FACTOR, RESCAN_FIRST, Step, Survey};
 use crate::engine::outbox::Outbox;
 use crate::files::path::RelPath;
-use crate::files::reconcile::{Appeared, match_moves};
+use crate::files::reconcile::{Appeared, match_moves, stamp_matches};
 use crate::files::row::DiskState;
 use crate::io::DiskOp;
-use crate::share::local::{Observation, What};
+use crate::share::local::{Doubt, Observation, What, Why};
 use crate::time::Now;
 
 impl Survey {
@@ -55,7 +55,7 @@ impl Survey {
         let token = out.disk(DiskOp::CheckRoot { root: self.root });
         self.asks.insert(token, Ask::Check);
         self.emptied = false;
-        if self.may_be_emptied(now) {
+        if self.may_be_emptied() {
             self.next_walk += 1;
             let (root, walk) = (self.root, self.next_walk);
             let token = out.disk(DiskOp::Walk { root, walk, dir: RelPath::root(), limit: 1 });
@@ -88,12 +88,15 @@ impl Survey {
         for path in moved.keys() {
             self.held.remove(path);
         }
-        // Moves by their source's order, so that a directory comes before what it holds.
-        for todo in core::mem::take(&mut self.todo) {
+        // What is new comes first: what is gone from a path where something else is now may be found there. Moves by
+        // their source's order, so that a directory comes before what it holds.
+        let (new, changed): (Vec<_>, Vec<_>) =
+            core::mem::take(&mut self.todo).into_iter().partition(|todo| todo.new);
+        for todo in new.into_iter().chain(changed) {
             let Some(state) = todo.content else { continue };
             let moved_from = from_of.get(&todo.path).cloned();
             let seen = todo.row.disk.as_ref().map(|disk| disk.stamp);
-            let sure = self.sure.remove(&todo.path);
+            let sure = self.sure.contains(&todo.path);
             let what = What::Holds { state, moved_from, sure };
             let found = todo.found.unwrap_or(found);
             self.ready.push_back(Observation { path: todo.path, seen, what, found });
@@ -105,26 +108,79 @@ impl Survey {
         }
     }
 
-    /// What seems to be new may have been moved here from a path that was not known to be gone: both are looked at
-    /// together, once, unless that other path is in work.
-    pub fn note_doubted(&mut self, path: RelPath, from: RelPath, busy: &BTreeSet<RelPath>, now: Now) {
-        if !busy.contains(&from) {
-            if self.sure.len() >= HINTS_MAX {
-                self.sure.clear();
+    /// What cannot be judged alone is looked at again, as soon as the other path is not in work: together with that
+    /// one, if it was moved from there, or seems to have been.
+    pub fn note_doubted(&mut self, doubt: Doubt, busy: &BTreeSet<RelPath>, now: Now) {
+        if busy.contains(&doubt.other) && self.behind.len() < HINTS_MAX {
+            self.behind.insert(doubt.path.clone(), doubt);
+            return;
+        }
+        let Doubt { path, other, state, why } = doubt;
+        if why == Why::Known && !busy.contains(&other) {
+            if self.doubted.len() >= HINTS_MAX {
+                self.doubted.clear();
             }
-            self.sure.insert(path.clone());
+            self.doubted.insert(other.clone(), path.clone());
+        }
+        // What was read too soon after its last change is read again anyway.
+        if let Some(state) = state.filter(|state| state.settled) {
+            if self.known.len() >= HINTS_MAX {
+                self.known.clear();
+            }
+            self.known.insert(path.clone(), state);
         }
         self.hint(path, now);
-        self.hint(from, now);
+        if why != Why::Follows {
+            self.hint(other, now);
+        }
+    }
+
+    /// Paths ceased to be in work: what waits for them is looked at.
+    pub(super) fn look_behind(&mut self, busy: &BTreeSet<RelPath>, now: Now) {
+        let (still, over): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            core::mem::take(&mut self.behind).into_iter().partition(|(_, doubt)| busy.contains(&doubt.other));
+        self.behind = still;
+        over.into_values().for_each(|doubt| self.note_doubted(doubt, busy, now));
+    }
+
+    /// Gives the pass what was read before, where that is unchanged.
+    pub(super) fn take_known(&mut self) {
+        if self.known.is_empty() {
+            return;
+        }
+        for todo in &mut self.todo {
+            let known = self.known.remove(&todo.path).filter(|disk| stamp_matches(&disk.stamp, &todo.stamp));
+            todo.content = todo.content.take().or(known);
+        }
+    }
+
+    /// Where something may have been moved away from: nothing is told of an end there before both ends were looked at
+    /// together.
+    pub fn is_doubted(&self, from: &RelPath) -> bool {
+        self.doubted.contains_key(from)
+    }
+
+    /// Both ends of what is doubted are looked at together, or it is doubted once more when they are.
+    pub(super) fn join_doubted(&mut self, hinted: &mut BTreeSet<RelPath>, busy: &BTreeSet<RelPath>) {
+        self.doubted.retain(|from, path| {
+            let is_hinted = hinted.contains(from) || hinted.contains(path);
+            if is_hinted && !busy.contains(from) && !busy.contains(path) {
+                hinted.extend([from.clone(), path.clone()]);
+                self.sure.insert(path.clone());
+            }
+            !is_hinted
+        });
     }
 
     pub(super) fn end(&mut self, now: Now) {
         self.step = Step::Rest;
         self.gathering = Gathering::default();
+        self.sure.clear();
         if !self.full {
             return;
         }
         self.large.end_full();
+        self.known.clear();
         self.looked = true;
         self.finished = true;
         if self.mode != GoneMode::Judged {
@@ -133,5 +189,66 @@ impl Survey {
         }
         let took = now.mono.since(self.began);
         self.rescan_at = Some(now.mono.plus(RESCAN_FIRST.max(took * RESCAN_FACTOR)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::fixture::{file, path, stamp};
+    use crate::ids::RootId;
+    use crate::io::disk::Stamp;
+    use crate::share::survey::Todo;
+    use crate::time::{Instant, WallTime};
+
+    #[test]
+    fn what_waits_for_work_elsewhere_is_looked_at_after_it_and_not_read_again() {
+        let now = Now { mono: Instant(0), wall: WallTime(0) };
+        let content = file(1);
+        let state = DiskState { stamp: stamp(&content, 1), content, settled: true };
+        for (why, sure, hinted) in [(Why::Known, true, 2), (Why::Moved, false, 2), (Why::Follows, false, 1)] {
+            let mut survey = Survey::new(RootId(1));
+            let doubt = Doubt { path: path("g"), other: path("f"), state: Some(state.clone()), why };
+            let busy = BTreeSet::from([path("f")]);
+            survey.note_doubted(doubt, &busy, now);
+            survey.look_behind(&busy, now);
+            assert!(survey.hints.is_empty(), "{why:?}: f is in work still");
+            survey.look_behind(&BTreeSet::new(), now);
+            assert_eq!((survey.hints.len(), survey.is_doubted(&path("f"))), (hinted, sure), "{why:?}");
+            let todo = |stamp| Todo::new(path("g"), stamp, Default::default(), true);
+            survey.todo.push(todo(state.stamp));
+            survey.take_known();
+            assert_eq!(survey.todo.pop().and_then(|todo| todo.content), Some(state.clone()));
+            // Written to since, it is read.
+            survey.known.insert(path("g"), state.clone());
+            survey.todo.push(todo(Stamp { ctime_ns: state.stamp.ctime_ns + 1, ..state.stamp }));
+            survey.take_known();
+            assert!(survey.todo.pop().is_some_and(|todo| todo.content.is_none()));
+        }
+    }
+
+    #[test]
+    fn what_is_doubted_is_sure_only_when_both_ends_are_looked_at() {
+        let mut survey = Survey::new(RootId(1));
+        let now = Now { mono: Instant(0), wall: WallTime(0) };
+        let (new, from) = (path("new"), path("from"));
+        let free = BTreeSet::new();
+        let doubt = || Doubt { path: new.clone(), other: from.clone(), state: None, why: Why::Known };
+        for busy in [&new, &from] {
+            survey.note_doubted(doubt(), &free, now);
+            let mut hinted = BTreeSet::from([new.clone()]);
+            survey.join_doubted(&mut hinted, &BTreeSet::from([busy.clone()]));
+            assert!(survey.sure.is_empty() && !survey.is_doubted(&from) && hinted.len() == 1);
+        }
+        survey.note_doubted(doubt(), &free, now);
+        survey.join_doubted(&mut BTreeSet::from([path("other")]), &free);
+        assert!(survey.sure.is_empty() && survey.is_doubted(&from) && !survey.is_doubted(&new));
+        for end in [&new, &from] {
+            survey.note_doubted(doubt(), &free, now);
+            let mut hinted = BTreeSet::from([end.clone()]);
+            survey.join_doubted(&mut hinted, &free);
+            assert!(survey.sure.remove(&new) && !survey.is_doubted(&from));
+            assert_eq!(hinted, BTreeSet::from([new.clone(), from.clone()]));
+        }
     }
 }

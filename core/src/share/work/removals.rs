@@ -14,6 +14,8 @@ use crate::time::Now;
 
 /// How long removals wait for what else is being decided.
 const REMOVALS_WAIT: Duration = Duration::from_secs(1);
+/// What is noted of a path where there was nothing to remove.
+const MISSED: Trouble = Trouble::Disk(DiskError::NotFound);
 
 impl Work {
     /// Deleted paths are looked at without waiting for a sweep that goes on only as fast as downloads end.
@@ -77,6 +79,11 @@ impl Work {
         self.jobs.insert(out.disk(DiskOp::Remove { root: self.root, items }), job);
     }
 
+    /// Whether sync wanted to remove what lay at a path, and it was gone: then its absence tells others nothing.
+    pub fn missed(&self, path: &RelPath) -> bool {
+        self.failures.get(path).is_some_and(|failure| failure.trouble == MISSED)
+    }
+
     pub(super) fn removed(
         &mut self,
         paths: Vec<RelPath>,
@@ -92,7 +99,12 @@ impl Work {
         for (path, result) in paths.into_iter().zip(results) {
             let outcome = match result {
                 Ok(()) => Outcome::Removed { archived: Some(archive.into()) },
-                Err(DiskError::NotFound) => Outcome::Removed { archived: None },
+                Err(DiskError::NotFound) => {
+                    // A user was faster, and may have moved it: it is left to the look that says where to.
+                    self.pause(path.clone(), MISSED, now);
+                    self.changed(path, Outcome::Missed, now);
+                    continue;
+                }
                 Err(DiskError::NotEmpty) => {
                     self.failures.remove(&path);
                     self.finished.push(Finished { path, outcome: Outcome::Kept });
@@ -181,6 +193,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_there_is_left_to_a_look() {
+        let mut work = work();
+        let results = [Ok(()), Err(DiskError::NotFound), Err(DiskError::Io)];
+        let paths = ["gone", "missed", "failed"].map(path);
+        work.removed(paths.to_vec(), "archive", Ok(DiskDone::Removed(results.to_vec())), now(1));
+        let is_missed = |item: &Finished| matches!(item.outcome, Outcome::Missed).then(|| item.path.clone());
+        assert_eq!(work.unflushed.iter().filter_map(is_missed).collect::<Vec<_>>(), [path("missed")]);
+        assert_eq!(paths.map(|path| work.missed(&path)), [false, true, false]);
+    }
+
+    #[test]
     fn a_source_goes_when_it_was_copied() {
         let mut work = work();
         bring(&mut work, "copy", Some("source"));
@@ -190,6 +213,23 @@ mod tests {
         assert!(work.take_want(id).is_some());
         remove(&mut work, "source", false);
         assert_eq!(removed(&mut work, true, now(1)), ["source"]);
+    }
+
+    #[test]
+    fn what_is_brought_back_is_left_alone_until_it_is_released() {
+        let mut work = work();
+        work.hold(path("x"));
+        bring(&mut work, "x", None);
+        remove(&mut work, "x", false);
+        assert_eq!((work.next_id, removed(&mut work, true, now(1))), (0, Vec::new()));
+        let freed = work.freed();
+        work.release(&path("x"));
+        assert!(work.freed() > freed && !work.is_busy(&path("x")) && !work.is_idle());
+        // What is in work by itself is not held, and so not released.
+        bring(&mut work, "x", None);
+        work.hold(path("x"));
+        work.release(&path("x"));
+        assert!(work.is_busy(&path("x")));
     }
 
     #[test]

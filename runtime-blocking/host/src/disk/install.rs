@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use super::archive::{Archive, DISPLACED};
 use super::resolve::{Dirs, LISTED};
 use super::root::Root;
-use super::stat::{fail, fail_name, mtime, same_content, same_thing, same_version, stamp_at, stamp_fd};
+use super::stat::{dev_of, fail, fail_name, mtime, same_content, same_thing, same_version};
+use super::stat::{stamp_at, stamp_fd, stamp_of, stamp_on};
 use super::temp::{bits, bits_over, temp_name};
 use crate::watch::Watcher;
 
@@ -234,7 +235,7 @@ fn remove_one(
 ) -> Result<(), DiskError> {
     let (dir, name) = dirs.parent(&item.path)?;
     let failed = |e| fail("remove", item.path.as_str(), e);
-    let seen = stamp_at(dir, name).map_err(failed)?;
+    let seen = stamp_on(root.dev, dir, name, item.path.as_str())?;
     if !same_thing(&seen, &item.stamp) {
         return Err(DiskError::Changed);
     }
@@ -341,7 +342,11 @@ fn set_meta_one(root: &Root, dirs: &mut Dirs<'_>, item: &SetMeta) -> Result<Stam
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let (dir, name) = if item.path.is_root() { (root.fd.as_fd(), ".") } else { dirs.parent(&item.path)? };
     let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(failed)?;
-    let seen = stamp_fd(&fd).map_err(failed)?;
+    let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+    let seen = stamp_of(&stat);
+    if seen.kind == Kind::Dir && dev_of(&stat) != root.dev {
+        return Err(DiskError::OtherVolume);
+    }
     if !same_thing(&seen, &item.stamp) {
         return Err(DiskError::Changed);
     }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::resolve::Dirs;
 use super::root::Root;
-use super::stat::{errno, fail, map, same_content, stamp_at, stamp_fd};
+use super::stat::{errno, fail, map, same_content, stamp_at, stamp_fd, stamp_on};
 
 /// Bytes that a worker reads and hashes at once.
 pub(super) const BUFFER_BYTES: usize = 256 * 1024;
@@ -93,7 +93,7 @@ pub(super) fn stat(root: &Root, paths: &[RelPath]) -> Vec<Result<Stamp, DiskErro
                 return stamp_fd(&root.fd).map_err(map);
             }
             let (dir, name) = dirs.parent(path)?;
-            stamp_at(dir, name).map_err(|e| fail("look at", path.as_str(), e))
+            stamp_on(root.dev, dir, name, path.as_str())
         })
         .collect()
 }

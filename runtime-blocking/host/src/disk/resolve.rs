@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::root::Root;
-use super::stat::{map, stamp_at};
+use super::stat::{dev_of, map, stamp_at};
 
 /// Flags for a directory that is only a place for names; needs no right to list it.
 pub(super) const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -96,7 +96,8 @@ impl<'r> Dirs<'r> {
         Dirs { root, recent: Vec::new() }
     }
 
-    /// The directory that holds `path`, and its name there. The root itself is no name: [`DiskError::Denied`].
+    /// The directory that holds `path`, and its name there. The root itself is no name: [`DiskError::Denied`]. On
+    /// another device nothing is looked at or changed: [`DiskError::OtherVolume`].
     pub(super) fn parent<'p>(&mut self, path: &'p RelPath) -> Result<(BorrowedFd<'_>, &'p str), DiskError> {
         let (parent, name) = match path.as_str().rsplit_once('/') {
             Some(split) => split,
@@ -110,6 +111,9 @@ impl<'r> Dirs<'r> {
             Some(at) => at,
             None => {
                 let fd = self.root.open(parent, PLACE).map_err(map)?;
+                if dev_of(&rustix::fs::fstat(&fd).map_err(map)?) != self.root.dev {
+                    return Err(DiskError::OtherVolume);
+                }
                 if self.recent.len() == RECENT_MAX {
                     self.recent.remove(0);
                 }

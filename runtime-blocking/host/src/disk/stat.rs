@@ -32,6 +32,24 @@ pub(super) fn stamp_of(stat: &Stat) -> Stamp {
     }
 }
 
+/// The device on which something lies.
+#[allow(clippy::unnecessary_cast)] // The width of the device's number differs between targets.
+pub(super) fn dev_of(stat: &Stat) -> u64 {
+    stat.st_dev as u64
+}
+
+/// As [`stamp_at`]; a directory that lies on another device than this one is [`DiskError::OtherVolume`].
+pub(super) fn stamp_on(dev: u64, dir: BorrowedFd<'_>, name: &str, path: &str) -> Result<Stamp, DiskError> {
+    let stat =
+        rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| fail("look at", path, e))?;
+    let stamp = stamp_of(&stat);
+    // Some file systems that are made of others say another device of files alone.
+    if stamp.kind == Kind::Dir && dev_of(&stat) != dev {
+        return Err(DiskError::OtherVolume);
+    }
+    Ok(stamp)
+}
+
 /// The stamp of one name of a directory, following nothing.
 pub(super) fn stamp_at(dir: BorrowedFd<'_>, name: &str) -> Result<Stamp, Errno> {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stamp_of(&stat))
@@ -77,13 +95,10 @@ pub(super) fn map(error: Errno) -> DiskError {
         Errno::EXIST => DiskError::Exists,
         Errno::NOTEMPTY => DiskError::NotEmpty,
         Errno::NOTDIR | Errno::ISDIR => DiskError::WrongKind,
-        Errno::ROFS
-        | Errno::ACCESS
-        | Errno::PERM
-        | Errno::LOOP
-        | Errno::XDEV
-        | Errno::TXTBSY
-        | Errno::BUSY => DiskError::Denied,
+        Errno::ROFS | Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::TXTBSY | Errno::BUSY => {
+            DiskError::Denied
+        }
+        Errno::XDEV => DiskError::OtherVolume,
         // A file that is larger than the file system allows has no place on it either.
         Errno::NOSPC | Errno::DQUOT | Errno::FBIG => DiskError::NoSpace,
         Errno::NAMETOOLONG | Errno::ILSEQ => DiskError::BadName,

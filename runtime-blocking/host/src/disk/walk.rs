@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::resolve::{LISTED, open_beneath};
 use super::root::{OWN, Root};
-use super::stat::{fail, lock, map, stamp_of};
+use super::stat::{dev_of, fail, lock, map, stamp_of};
 use crate::watch::Watcher;
 
 /// How many levels keep their directory open; those above are opened again by path.
@@ -173,12 +173,11 @@ impl Walk {
     }
 
     /// Watches a directory, then lists it.
-    #[allow(clippy::unnecessary_cast)] // The width of the device's number differs between targets.
     fn enter(&mut self, ground: &Ground<'_>, path: RelPath, fd: OwnedFd, found: &mut Found) {
         match rustix::fs::fstat(&fd) {
-            Ok(stat) if stat.st_dev as u64 == ground.dev => {}
+            Ok(stat) if dev_of(&stat) == ground.dev => {}
             Ok(_) => {
-                found.unobserved.push((path, DiskError::Denied));
+                found.unobserved.push((path, DiskError::OtherVolume));
                 return;
             }
             Err(error) => {

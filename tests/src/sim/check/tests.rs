@@ -30,7 +30,18 @@ fn trees_that_differ_are_seen() {
     breaks(same_trees(&[same.clone(), machine(&[])]), 1);
     breaks(same_trees(&[same.clone(), machine(&[("a", file("2"))])]), 1);
     let other_mode = machine(&[("a", Item::File(0o600, "1".into()))]);
-    breaks(same_trees(&[same.clone(), same, other_mode]), 1);
+    breaks(same_trees(&[same.clone(), same.clone(), other_mode]), 1);
+    let stands = machine(&[("a", file("1")), ("d", Item::Dir(0))]);
+    let waits = |path: &str| Machine { pending: vec![path.into()], ..stands.clone() };
+    assert_eq!(same_trees(&[same.clone(), waits("d/b")]), Ok(()), "for a content that nobody has");
+    assert_eq!(
+        same_trees(&[machine(&[("a", file("2"))]), Machine { pending: vec!["a".into()], ..same.clone() }]),
+        Ok(())
+    );
+    breaks(same_trees(&[same.clone(), waits("db")]), 1);
+    breaks(same_trees(&[same.clone(), stands.clone()]), 1);
+    let of_its_own = machine(&[("a", file("1")), ("d", Item::Dir(0o755))]);
+    breaks(same_trees(&[same, of_its_own, waits("d/b")]), 1);
 }
 
 #[test]
@@ -90,7 +101,7 @@ fn a_deleted_file_that_is_back_is_seen() {
     again.wrote(b"1");
     assert_eq!(deleted_stays_deleted(std::slice::from_ref(&back), &again), Ok(()));
     let mut restored = ledger.clone();
-    restored.restored(b"1");
+    restored.restored(0, b"1");
     assert_eq!(deleted_stays_deleted(std::slice::from_ref(&back), &restored), Ok(()));
     let mut forgot = ledger.clone();
     forgot.forgot(0);

@@ -58,7 +58,7 @@ pub struct Chaos {
     pub errors: Vec<DiskError>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Root {
     path: String,
     dir: u64,
@@ -68,14 +68,14 @@ struct Root {
 }
 
 /// A directory of a walk, and the names in it that are still to come, last first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Frame {
     dir: RelPath,
     names: Vec<Vec<u8>>,
 }
 
 /// A machine's disk.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SimDisk {
     /// The files.
     pub fs: Fs,

@@ -94,7 +94,8 @@ impl History {
                 self.world.nodes[node].clock_offset_ns = sign * seconds * 1_000_000_000;
             }
             Verb::Wipe => self.wipe(node),
-            Verb::Backup => {
+            // What is not a member yet and is put back later would never become one: nobody gives it a code again.
+            Verb::Backup if !self.outsiders.contains(&node) => {
                 self.backups.insert(node, self.world.nodes[node].home_backup());
             }
             Verb::Rollback => {
@@ -103,6 +104,7 @@ impl History {
                     self.ledger.forgot(node);
                     self.ledger.confused = true;
                     self.world.nodes[node].put_home_back(backup);
+                    self.lose_codes(node);
                     self.world.start(node);
                 }
             }
@@ -158,13 +160,16 @@ impl History {
         self.backups.remove(&node);
         self.world.start(node);
         self.outsiders.insert(node);
+        self.anew.insert(node);
         self.join();
     }
 
     /// Machines that lost their home join again, by codes of the first machine, as far as that can be done now.
     pub(super) fn join(&mut self) {
         for node in self.outsiders.clone() {
-            if !self.runs(node) || !self.runs(0) {
+            // Nobody joins with a folder that is not his; where it comes back it would bear another mark.
+            let away = self.vanished.contains(&node) || self.world.nodes[node].disk.unplugged.contains(SHARE);
+            if !self.runs(node) || !self.runs(0) || away {
                 continue;
             }
             // For more than one use: who loses power as it joins has spent a code for nothing.
@@ -176,6 +181,8 @@ impl History {
             };
             let Ok(Reply::Code { code, .. }) = self.world.ask(0, invite) else { continue };
             let code = code.to_text();
+            // It may still be waiting with a code that nobody takes any more.
+            let _ = self.world.ask(node, Command::Detach { path: SHARE.into() });
             if self.world.node(node).attach(&code, SHARE, Existing::Merge, 0).is_ok() {
                 self.outsiders.remove(&node);
             }
@@ -184,6 +191,10 @@ impl History {
 
     /// The other machine becomes a copy of this one.
     fn clone_machine(&mut self, node: usize, other: usize) {
+        // Where the first machine becomes a copy of one that has not joined, nobody is left who lets anybody in.
+        if other == 0 && !self.is_member(node) {
+            return;
+        }
         self.give_back(node);
         self.give_back(other);
         self.end(other);
@@ -191,18 +202,37 @@ impl History {
         self.ledger.confused = true;
         let fs = self.world.nodes[node].disk.fs.clone();
         let home = self.world.nodes[node].home_backup();
+        self.copied = true;
         self.world.nodes[other].disk.fs = fs;
         self.world.nodes[other].put_home_back(home);
+        // A home from before would find the folder of another machine, and stop.
+        self.backups.remove(&other);
         let mut kept = BTreeSet::new();
         for index in 0..self.world.nodes.len() {
             kept.extend(self.files(index).into_iter().map(|(_, data)| data));
             kept.extend(self.world.nodes[index].disk.archive(SHARE).into_iter().map(|(_, data)| data));
         }
         self.ledger.bury_all_but(&kept);
+        // Copying wrote what the copied program had not seen: to the copy it is new, whatever becomes of it here.
+        let files = self.files(node);
+        self.ledger.handled(&self.unseen(node, &files));
+        self.copies.insert(other);
+        if self.anew.contains(&node) {
+            self.anew.insert(other);
+        }
         self.outsiders.remove(&other);
         if self.outsiders.contains(&node) {
             self.outsiders.insert(other);
         }
+        self.lose_codes(other);
         self.world.start(other);
+    }
+
+    /// The codes that a machine gave are not in the home that it has now: who has not joined by them needs others.
+    fn lose_codes(&mut self, node: usize) {
+        if node == 0 {
+            let waiting = (1..self.world.nodes.len()).filter(|index| !self.is_member(*index));
+            self.outsiders.extend(waiting.collect::<Vec<_>>());
+        }
     }
 }

@@ -2,20 +2,26 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use clearskies_core::discovery::dialer::Dialer;
 use clearskies_core::engine::command::{Command, Reply};
 use clearskies_core::files::row::PathRow;
 use clearskies_core::index::codec::PeerTable;
+use clearskies_core::index::record::EntryContent;
 use clearskies_core::io::store::Space;
-use clearskies_core::share::layout::path_of_key;
+use clearskies_core::share::layout::{Fact, MetaKey, meta_key, path_of_key};
 
 use super::super::check::{self, Checked, Counts, Machine};
 use super::super::share::SHARE;
 use super::super::users::{Item, Tree};
 use super::History;
+use crate::member::sha256;
 
 const NOT_AVAILABLE: &str = "no connected peer has its content";
+/// A clock that users set wrong is told of as well.
+const CLOCK: &str = "This computer's clock is not believed";
 /// How long something may be about to be noted.
 const MOMENT: Duration = Duration::from_secs(5);
 /// So many paths of one machine are asked for their reasons at once.
@@ -24,6 +30,23 @@ const ASKED_MAX: usize = 20;
 impl History {
     pub(super) fn machines(&self) -> Vec<Machine> {
         (0..self.world.nodes.len()).map(|index| self.machine(index)).collect()
+    }
+
+    /// The machines without what waits on any of them for a content that is lost: each shows there what it had before,
+    /// and a directory stands above it only where it stood once.
+    pub(super) fn without_waiting(mut machines: Vec<Machine>) -> Vec<Machine> {
+        let pending: BTreeSet<String> =
+            machines.iter().flat_map(|machine| machine.pending.iter().cloned()).collect();
+        let above = |dir: &str| {
+            let beneath = |path: &String| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+            pending.iter().any(beneath)
+        };
+        for machine in &mut machines {
+            let waits =
+                |path: &String, item: &Item| pending.contains(path) || *item == Item::Dir(0) && above(path);
+            machine.tree.retain(|path, item| !waits(path, item));
+        }
+        machines
     }
 
     fn machine(&self, index: usize) -> Machine {
@@ -54,6 +77,62 @@ impl History {
             }
         }
         tree
+    }
+
+    /// Whether a machine's program holds a club's keys.
+    pub(super) fn is_member(&self, index: usize) -> bool {
+        let is_club =
+            |key: &[u8]| matches!(meta_key(key), Some(MetaKey::Club(_, fact, _)) if fact == Fact::Club as u8);
+        self.world.nodes[index].store.live().iter(Space::Meta).any(|(key, _)| is_club(key))
+    }
+
+    /// The addresses that a machine has stored.
+    pub(super) fn addresses(&self, index: usize) -> BTreeSet<SocketAddr> {
+        let mut dialer = Dialer::default();
+        for (key, value) in self.world.nodes[index].store.live().iter(Space::Meta) {
+            if let Some(MetaKey::Club(root, fact, _)) = meta_key(key)
+                && fact == Fact::Addresses as u8
+            {
+                dialer.decode(root, value, self.world.now());
+                return dialer.addresses(root).map(|(addr, ..)| addr).collect();
+            }
+        }
+        BTreeSet::new()
+    }
+
+    /// Those of a machine's files of which its program has not stored that it saw them.
+    pub(super) fn unseen(&self, index: usize, files: &[(String, Vec<u8>)]) -> Vec<Vec<u8>> {
+        let is_unseen = |(path, data): &&(String, Vec<u8>)| match self.row(index, path) {
+            None => true,
+            Some(row) => row.content().is_some() && !self.is_known(index, path, data),
+        };
+        files.iter().filter(is_unseen).map(|(_, data)| data.clone()).collect()
+    }
+
+    /// Whether a machine's store knows that something is at a path.
+    pub(super) fn knows(&self, index: usize, path: &str) -> bool {
+        self.row(index, path).is_some_and(|row| row.disk.is_some())
+    }
+
+    /// Whether a machine's store knows that this content is at a path.
+    pub(super) fn is_known(&self, index: usize, path: &str, content: &[u8]) -> bool {
+        let row = self.row(index, path);
+        let (sha256, size) = (sha256(content), content.len() as u64);
+        row.is_some_and(|row| row.content() == Some(&EntryContent::File { sha256, size }))
+    }
+
+    /// The row of a path.
+    fn row(&self, index: usize, path: &str) -> Option<PathRow> {
+        let live = self.world.nodes[index].store.live();
+        let mut rows = live.iter(Space::Path);
+        let (_, value) =
+            rows.find(|(key, _)| path_of_key(key).is_some_and(|known| known.as_str() == path))?;
+        let fact = Fact::Peers as u8;
+        let is_peers =
+            |key: &[u8]| matches!(meta_key(key), Some(MetaKey::Club(_, found, _)) if found == fact);
+        let peers = live.iter(Space::Meta).find(|(key, _)| is_peers(key));
+        let peers = peers.and_then(|(_, value)| PeerTable::decode(value).ok()).unwrap_or_default();
+        Some(PathRow::decode(value, &peers).expect("what the engine stored can be read"))
     }
 
     fn pending(&self, index: usize) -> Vec<String> {
@@ -102,11 +181,15 @@ impl History {
         let told = |line: &str| {
             let problems = line.split("problems: [").nth(1).and_then(|rest| rest.split(']').next());
             problems.is_some_and(|problems| {
-                !problems.is_empty()
-                    && problems.split("\", \"").all(|problem| problem.contains(NOT_AVAILABLE))
+                // Clocks stay as they were set, and stand in nobody's way.
+                let others = problems.split("\", \"").filter(|problem| !problem.contains(CLOCK));
+                let mut others = others.peekable();
+                others.peek().is_some_and(|first| !first.is_empty())
+                    && others.all(|problem| problem.contains(NOT_AVAILABLE))
             })
         };
-        self.ledger.forgetful && shares.all(told)
+        // Who meets nobody says the same of what others have.
+        self.ledger.forgetful && shares.all(|line| told(line) && !line.contains("state: Alone"))
     }
 
     /// What every machine says of every path that differs or is not in step.

@@ -16,6 +16,7 @@ use super::check::{self, Broken, Checked};
 use super::disk::Chaos;
 use super::ledger::Ledger;
 use super::net::Conditions;
+use super::node::SimNode;
 use super::rng::Rng;
 use super::script::{Script, Step, Verb};
 use super::share::SHARE;
@@ -31,6 +32,8 @@ pub use users::content;
 /// Everything must be at rest so long after it healed: every back-off, and the hour for which missing changes are
 /// waited for, twice.
 const DEADLINE: Duration = Duration::from_secs(3 * 3600);
+/// A node tries its database again within this.
+const DATABASE_PAUSE: Duration = Duration::from_secs(300);
 /// What was too young is looked at once more within this.
 const SETTLED: Duration = Duration::from_secs(900);
 /// Hours of rest in which nothing may happen. Each has a periodic scan.
@@ -88,8 +91,16 @@ struct History {
     vanished: BTreeSet<usize>,
     /// Machines that lost their home and have not joined again.
     outsiders: BTreeSet<usize>,
+    /// Machines whose program began anew with a folder that it had not seen, until all is at rest.
+    anew: BTreeSet<usize>,
+    /// Machines that became a copy of another one, until all is at rest.
+    copies: BTreeSet<usize>,
     /// The machine whose engine is to die at an output.
     dying: Option<usize>,
+    /// Whether a home was copied, and with it whom that machine knows.
+    copied: bool,
+    /// Whether something still waits for a content that is lost.
+    waits: bool,
     options: Options,
 }
 
@@ -158,7 +169,11 @@ impl History {
             backups: BTreeMap::new(),
             vanished: BTreeSet::new(),
             outsiders: BTreeSet::new(),
+            anew: BTreeSet::new(),
+            copies: BTreeSet::new(),
             dying: None,
+            copied: false,
+            waits: false,
             options,
         }
     }
@@ -169,7 +184,7 @@ impl History {
             self.each_step()?;
         }
         self.rest()?;
-        if self.options.idle {
+        if self.options.idle && !self.waits {
             self.idle()?;
         }
         Ok(())
@@ -240,7 +255,33 @@ impl History {
             }
         }
         self.world.heal();
+        // Who lets them in may be about to use its database again.
+        let until = self.world.now().plus(DATABASE_PAUSE);
         self.join();
+        while !self.outsiders.is_empty() && self.world.now() < until {
+            self.world.run_for(Duration::from_secs(10));
+            self.join();
+        }
+        if self.copied {
+            self.introduce();
+        }
+    }
+
+    /// Where copied homes left machines of which no other one knows, and that know no other, their users say where the
+    /// first machine is.
+    fn introduce(&mut self) {
+        let addrs: Vec<_> = self.world.nodes.iter().map(SimNode::addr).collect();
+        let known: Vec<_> = (0..addrs.len()).map(|index| self.addresses(index)).collect();
+        let knows = |a: usize, b: usize| known[a].contains(&addrs[b]) || known[b].contains(&addrs[a]);
+        let mut met = BTreeSet::from([0]);
+        while let Some(next) =
+            (0..addrs.len()).find(|b| !met.contains(b) && met.iter().any(|a| knows(*a, *b)))
+        {
+            met.insert(next);
+        }
+        for index in (0..addrs.len()).filter(|index| !met.contains(index)) {
+            let _ = self.world.ask(index, Command::Connect { addr: addrs[0] });
+        }
     }
 
     /// Everything heals and comes to rest; then all is checked.
@@ -258,9 +299,10 @@ impl History {
         }
         self.each_step()?;
         let machines = self.machines();
-        check::same_trees(&machines)?;
+        let settled = if self.waits { Self::without_waiting(machines.clone()) } else { machines.clone() };
+        check::same_trees(&settled)?;
         check::nothing_lost(&machines, &self.ledger)?;
-        check::deleted_stays_deleted(&machines, &self.ledger)?;
+        check::deleted_stays_deleted(&settled, &self.ledger)?;
         if !self.ledger.confused {
             check::edits_stand(&machines, &self.ledger)?;
         }
@@ -271,11 +313,14 @@ impl History {
         }
         check::nothing_left_over(&machines)?;
         self.ledger.rested();
+        self.anew.clear();
+        self.copies.clear();
         Ok(())
     }
 
     fn quiet(&mut self) -> Checked {
         let step = Duration::from_secs(60);
+        self.waits = false;
         let mut result = Ok(());
         let end = self.world.now().plus(DEADLINE);
         while self.world.now() < end {
@@ -292,7 +337,11 @@ impl History {
                 let whys = self.whys();
                 Err(Broken::new(1, "not at rest", format!("{unquiet}\n{whys}")))
             }
-            _ => Ok(()),
+            Err(_) => {
+                self.waits = true;
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 

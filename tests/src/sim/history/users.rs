@@ -84,6 +84,9 @@ impl History {
                 } else {
                     self.ledger.replaced(&old);
                     self.ledger.wrote(&content);
+                    if self.is_known(node, &path, &content) {
+                        self.ledger.went_unseen(&content);
+                    }
                 }
                 if save {
                     // What is made beside it takes the place of what had that name.
@@ -127,6 +130,10 @@ impl History {
                     }
                     self.ledger.replaced(std::slice::from_ref(old));
                     self.ledger.wrote(&new);
+                    if self.is_known(node, &path, &new) {
+                        // Longer and cut off again, before any program looked.
+                        self.ledger.went_unseen(&new);
+                    }
                 }
             }
             Verb::Rewrite => {
@@ -168,8 +175,26 @@ impl History {
                 // As far as it got: a closed directory may end it in the middle.
                 self.on_disk(node, |disk, now| disk.remove_path(now, &at));
                 let left = self.files_at(node, &path);
+                if self.anew.contains(&node) {
+                    // What its program has not seen yet it cannot tell to be gone.
+                    self.ledger.handled(&self.unseen(node, &before));
+                }
                 let gone: Vec<_> = before.into_iter().filter(|file| !left.contains(file)).collect();
                 self.ledger.deleted(node, &gone);
+                if self.copies.contains(&node) {
+                    // The original makes again what it did since it started, and cannot know which of it the copy had
+                    // seen (sync.md, Known gaps).
+                    let gone: Vec<_> = gone.iter().map(|(_, data)| data.clone()).collect();
+                    self.ledger.handled(&gone);
+                }
+                if self.ledger.forgetful {
+                    // What power or a backup took from the store, and is gone before it is looked at, nobody can tell
+                    // of: neither of a file nor of its last version.
+                    self.ledger.handled(&self.unseen(node, &gone));
+                    let unknown = gone.into_iter().filter(|(path, _)| !self.knows(node, path));
+                    let unknown: Vec<_> = unknown.map(|(_, data)| data).collect();
+                    self.ledger.handled(&unknown);
+                }
             }
             Verb::Link => {
                 self.on_disk(node, |disk, now| disk.symlink(now, &at, LINK_TARGET));
@@ -206,7 +231,7 @@ impl History {
             let alive = self.ledger.alive().any(|content| *content == kept);
             self.ledger.handled(std::slice::from_ref(&kept));
             if self.world.ask(node, ask).is_ok() && !alive {
-                self.ledger.restored(&kept);
+                self.ledger.restored(node, &kept);
             }
         }
     }

@@ -64,7 +64,12 @@ impl World {
     pub fn stop(&mut self, index: usize) {
         self.command(index, Command::Stop);
         let until = self.now.plus(Duration::from_secs(10));
-        while !self.nodes[index].stopped && self.now < until && self.step() {}
+        let died = |world: &World| world.nodes[index].engine.is_none();
+        while !self.nodes[index].stopped && !died(self) && self.now < until && self.step() {}
+        if died(self) {
+            // A death that was planned came first.
+            return;
+        }
         assert!(self.nodes[index].stopped, "n{index} did not stop\n{}", self.trace.tail(40));
         self.crash(index);
         let node = &mut self.nodes[index];

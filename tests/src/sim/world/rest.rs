@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clearskies_core::engine::command::{Command, CommandError, NodeStatus, Reply, ShareState, ShareStatus};
 use clearskies_core::ids::CommandId;
+use clearskies_core::io::store::Space;
 
 use super::super::users::Tree;
 use super::{ANSWER_MAX, QUIET, World};
@@ -18,8 +19,11 @@ impl World {
         id
     }
 
-    /// Gives a command and waits for its outcome.
+    /// Gives a command and waits for its outcome. A machine that died meanwhile answers nothing.
     pub fn ask(&mut self, index: usize, command: Command) -> Result<Reply, CommandError> {
+        if self.nodes[index].engine.is_none() {
+            return Err(CommandError { code: "no_answer", message: format!("n{index} does not run") });
+        }
         let id = self.command(index, command);
         let until = self.now.plus(ANSWER_MAX);
         loop {
@@ -82,12 +86,20 @@ impl World {
             if self.nodes[index].engine.is_none() {
                 continue;
             }
-            let id = self.command(index, Command::Status);
+            let (id, asked) = (
+                self.command(index, Command::Status),
+                self.command(index, Command::Conflicts { path: None }),
+            );
             self.run_for(Duration::from_millis(50));
+            // A node that cannot use its database yet has no shares to tell of, and is not at rest.
+            if let Some(Err(error)) = self.nodes[index].replies.remove(&asked) {
+                unquiet.push(format!("n{index} {}", error.message));
+            }
             match self.nodes[index].replies.remove(&id) {
                 Some(Ok(Reply::Status(status))) => {
                     let shares = status.shares.iter().filter(|share| !self.at_rest(index, share));
                     unquiet.extend(shares.map(|share| format!("n{index} {share:?}")));
+                    unquiet.extend(status.shares.iter().filter_map(|share| self.left_over(index, share)));
                 }
                 other => unquiet.push(format!("n{index} gives no status: {other:?}")),
             }
@@ -107,6 +119,15 @@ impl World {
             ShareState::Attention => share.pending_files == 0,
             ShareState::Scanning | ShareState::Joining | ShareState::Syncing => false,
         }
+    }
+
+    /// What is left of downloads, though nothing is pending that could want it.
+    fn left_over(&self, index: usize, share: &ShareStatus) -> Option<String> {
+        let wanted =
+            share.pending_files > 0 || matches!(share.state, ShareState::Stopped | ShareState::Paused);
+        let temps = self.nodes[index].disk.names(&format!("{}/.clearskies/tmp", share.path)).len();
+        let partials = self.nodes[index].store.live().rows(Space::Partial);
+        (!wanted && temps > 0).then(|| format!("n{index} keeps {temps} temps, {partials} of them by a row"))
     }
 
     /// Like [`World::try_quiet`], and fails the test with the newest lines of the log.

@@ -1,0 +1,476 @@
+//! A genuine member of a fuzzed engine's club: bytes choose what it says, and whether it is true. Speaks core's own
+//! connection over a simulated channel; what it says waits until somebody carries it over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use clearskies_core::channel::Transport;
+use clearskies_core::club::code::AccessCode;
+use clearskies_core::club::cpace::code_prs;
+use clearskies_core::club::identity::PeerKeys;
+use clearskies_core::club::keys::Club;
+use clearskies_core::club::level::Level;
+use clearskies_core::connection::login::{Login, Logins, Method, Role, Secret};
+use clearskies_core::connection::reason::CloseReason;
+use clearskies_core::connection::{ConnConfig, ConnEvent, Connection, PING_TIMEOUT_DEFAULT};
+use clearskies_core::ids::{PeerId, RootId, Sha256, Uuid};
+use clearskies_core::index::author::{self, Author};
+use clearskies_core::index::clock::{Clock, REV_MAX};
+use clearskies_core::index::knowledge::Resume;
+use clearskies_core::index::record::{EntryContent, EntryValue, Meta, Record, Value};
+use clearskies_core::rng::Rng;
+use clearskies_core::time::{Now, WallTime};
+use clearskies_core::wire::database::{DatabaseMessage, write_update};
+use clearskies_core::wire::directory::DirectoryMessage;
+use clearskies_core::wire::message::Message;
+
+use super::choices::Choices;
+use crate::member::sha256;
+
+/// The engine's address, as the liar sees it.
+const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+/// Records and requests that it remembers.
+const REMEMBERED_MAX: usize = 64;
+/// Sizes of its contents: none, small, beyond what is staged as small, and more than one piece.
+const SIZES: [usize; 5] = [0, 5, 70_000, 300_000, (1 << 20) + 7];
+
+/// Keys of its records: names that are there, that are not, and that must not be.
+const KEYS: [&str; 24] = [
+    "/a",
+    "/b",
+    "/d",
+    "/d/a",
+    "/d/b",
+    "/d/d",
+    "/d/d/a",
+    "/link",
+    "/link/a",
+    "/link/secret",
+    "/A",
+    "/a.CONFLICT.ABCDEFGH",
+    "/a/a",
+    "/empty",
+    "/.clearskies/share",
+    "/.clearskies",
+    "/d/.clearskies/x",
+    "/../outside/secret",
+    "/d/../../outside/secret",
+    "//a",
+    "/",
+    "a",
+    "",
+    "/d/\u{0}a",
+];
+
+/// Targets of its links.
+const TARGETS: [&str; 6] = ["a", "/outside", "../outside", "../outside/secret", ".", ""];
+
+/// What it is at each start.
+pub struct Keys {
+    peer: [u8; 32],
+    id: [u8; 32],
+    key: [u8; 32],
+}
+
+/// Lets nobody in.
+struct Nobody;
+
+impl Logins for Nobody {
+    fn find(&mut self, _: Method, _: Role, _: &[u8; 32], _: &[u8; 32], _: IpAddr) -> Option<Login> {
+        None
+    }
+
+    fn wrong_proof(&mut self, _: &Login, _: IpAddr) {}
+}
+
+/// The member.
+#[derive(Debug)]
+pub struct Liar {
+    connection: Connection,
+    rng: Rng,
+    author: Author,
+    next_uuid: u64,
+    /// Records of others and its own, as it last heard or said them.
+    records: Vec<Record>,
+    /// Contents of which it said that there are.
+    pub announced: BTreeSet<Sha256>,
+    contents: BTreeMap<Sha256, Vec<u8>>,
+    /// What it was asked for and did not give.
+    asked: Vec<(Sha256, Option<(u64, u64)>)>,
+    /// The other end, once proven.
+    pub peer: Option<PeerId>,
+    /// The club's keys, once they came.
+    pub club: Option<Club>,
+    /// Why the connection ended.
+    pub closed: Option<CloseReason>,
+}
+
+impl Liar {
+    /// Calls with a code, to join.
+    pub fn join(now: Now, code: &AccessCode) -> Liar {
+        let id = code.access_id();
+        let secret = Secret::Password(code_prs(&code.password()).to_vec());
+        let login = Login { code: Some(id), ..login([6; 32], Method::Code, Role::Joiner, id.0, secret) };
+        Liar::call(now, login, 0)
+    }
+
+    /// What a later call takes.
+    pub fn keys(&self) -> Option<Keys> {
+        let club = self.club.as_ref()?;
+        let id = club.key_id(Level::ReadWrite)?.0;
+        Some(Keys { peer: [6; 32], id, key: *club.level_key(Level::ReadWrite)? })
+    }
+
+    /// Calls as the member that it is; `rev` is the last revision that it used.
+    pub fn connect(now: Now, keys: &Keys, rev: u64) -> Liar {
+        let secret = Secret::LevelKey(keys.key);
+        Liar::call(now, login(keys.peer, Method::Key, Role::Member, keys.id, secret), rev)
+    }
+
+    fn call(now: Now, login: Login, rev: u64) -> Liar {
+        let config = ConnConfig {
+            transport: Transport::Plain,
+            software: "hand-made/0".into(),
+            name: "liar".into(),
+            extensions: Arc::new([]),
+            ping_timeout: PING_TIMEOUT_DEFAULT,
+        };
+        let mut rng = Rng::from_seed([8; 32]);
+        let author = Author { peer: login.keys.id(), rev, wall: now.wall };
+        let connection = Connection::dial(now, THERE, login, &config, &mut rng);
+        Liar {
+            connection: connection.expect("a simulated channel always opens"),
+            rng,
+            author,
+            next_uuid: 0,
+            records: Vec::new(),
+            announced: BTreeSet::new(),
+            contents: BTreeMap::new(),
+            asked: Vec::new(),
+            peer: None,
+            club: None,
+            closed: None,
+        }
+    }
+
+    /// Goes on in another connection with what this one knew.
+    pub fn again(&mut self, now: Now, keys: &Keys) {
+        let new = Liar::connect(now, keys, self.author.rev);
+        self.connection = new.connection;
+        self.asked.clear();
+        self.closed = None;
+    }
+
+    /// The last revision that it used.
+    pub fn rev(&self) -> u64 {
+        self.author.rev
+    }
+
+    /// How many requests for contents it has not answered.
+    pub fn asked(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// What it has to send, about so much.
+    pub fn transmit(&mut self, out: &mut Vec<u8>, limit: usize) -> bool {
+        self.connection.poll_transmit(out, limit)
+    }
+
+    /// Takes bytes that came to it.
+    pub fn receive(&mut self, now: Now, bytes: &[u8]) {
+        self.connection.handle_received(now, bytes, &mut Nobody, &mut self.rng);
+        while let Some(event) = self.connection.poll_event() {
+            match event {
+                ConnEvent::Ready(ready) => {
+                    self.peer = Some(ready.peer);
+                    if ready.method == Method::Key {
+                        self.opened();
+                    }
+                }
+                ConnEvent::Message(message) => self.hear(message),
+                ConnEvent::Payload { .. } => {}
+                ConnEvent::Closed(reason) => self.closed = Some(reason),
+            }
+        }
+    }
+
+    /// An honest member's first words.
+    fn opened(&mut self) {
+        self.say(&Message::Database(DatabaseMessage::GetUpdates { since: Clock::new(), resume: None }));
+        self.say(&Message::Database(DatabaseMessage::Current { knowledge: Clock::new() }));
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Keys(keys) => {
+                self.club = Club::import(&keys, keys.access_level, None, &|_| false).ok();
+                assert!(self.club.is_some(), "an honest engine's keys are refused");
+                self.say(&Message::KeysAcknowledgment);
+                self.opened();
+            }
+            Message::Database(DatabaseMessage::Update { record, .. }) => self.remember(*record),
+            Message::Directory(DirectoryMessage::Get { sha256, range })
+                if self.asked.len() < REMEMBERED_MAX =>
+            {
+                self.asked.push((sha256, range));
+            }
+            _ => {}
+        }
+    }
+
+    fn remember(&mut self, record: Record) {
+        self.records.retain(|known| known.uuid != record.uuid);
+        if self.records.len() == REMEMBERED_MAX {
+            self.records.remove(0);
+        }
+        self.records.push(record);
+    }
+
+    fn say(&mut self, message: &Message) {
+        self.connection.send(message);
+    }
+
+    /// Says one thing that the bytes choose.
+    pub fn speak(&mut self, choices: &mut Choices<'_>) {
+        match choices.below(16) {
+            0..4 => self.say_new(choices),
+            4..8 => self.say_changed(choices),
+            8 | 9 => self.answer(choices),
+            10 => self.say_clock(choices),
+            11 => self.say_of_contents(choices),
+            12 if choices.below(8) == 0 => {
+                let length = choices.below(128);
+                let body = choices.take(length).to_vec();
+                self.connection.send_body(|out| out.extend_from_slice(&body));
+            }
+            13 if choices.below(8) == 0 => {
+                let length = choices.below(64);
+                let body = choices.take(length).to_vec();
+                self.connection.send_statement(&body, &[choices.byte(); 64]);
+            }
+            14 if choices.below(8) == 0 => self.say_of_the_link(choices),
+            12..15 => self.answer(choices),
+            _ => self.say_word(),
+        }
+    }
+
+    /// A file, folder or link that was not there.
+    fn say_new(&mut self, choices: &mut Choices<'_>) {
+        let key = *choices.pick(&KEYS);
+        let value = self.value(choices);
+        self.next_uuid += 1;
+        let mut uuid = self.author.peer.0;
+        uuid[8..].copy_from_slice(&self.next_uuid.to_be_bytes());
+        let meta = self.meta(choices);
+        if let Ok(record) = author::create(&mut self.author, Uuid(uuid), key.into(), value, meta, None) {
+            self.say_record(record, choices);
+        }
+    }
+
+    /// A change of a record that it knows.
+    fn say_changed(&mut self, choices: &mut Choices<'_>) {
+        if self.records.is_empty() {
+            return;
+        }
+        let from = choices.pick(&self.records).clone();
+        let (act, key) = (choices.below(6), *choices.pick(&KEYS));
+        let changed = match act {
+            0 => author::delete(&mut self.author, &from),
+            1 => author::move_to(&mut self.author, &from, key.into()),
+            2 => author::touch_empty(&mut self.author, &from),
+            3 => {
+                let meta = self.meta(choices);
+                author::set_meta(&mut self.author, &from, meta)
+            }
+            _ => {
+                let value = self.value(choices);
+                author::edit(&mut self.author, &from, value, None)
+            }
+        };
+        if let Ok(record) = changed {
+            self.say_record(record, choices);
+        }
+    }
+
+    fn value(&mut self, choices: &mut Choices<'_>) -> Value {
+        match choices.below(8) {
+            0 => Value::Entry(EntryValue::new(EntryContent::Dir)),
+            1 => Value::Entry(EntryValue::new(EntryContent::Link((*choices.pick(&TARGETS)).into()))),
+            2 => Value::Null,
+            3 => Value::Json("[1]".into()),
+            kind => {
+                let content = vec![choices.byte(); *choices.pick(&SIZES)];
+                let (mut size, sha256) = (content.len() as u64, sha256(&content));
+                self.announced.insert(sha256);
+                self.contents.insert(sha256, content);
+                // What it says of the size is not always so.
+                if kind == 4 {
+                    size = size.wrapping_add_signed(i64::from(choices.byte() as i8)).min(1 << 61);
+                }
+                let mut value = EntryValue::new(EntryContent::File { size, sha256 });
+                if kind == 5 {
+                    value.mtime = Some(WallTime(i64::from(choices.byte() as i8) << 56));
+                }
+                if kind == 6 {
+                    value.conflict_source = self.records.first().map(|record| record.uuid);
+                }
+                Value::Entry(value)
+            }
+        }
+    }
+
+    fn meta(&mut self, choices: &mut Choices<'_>) -> Meta {
+        match choices.below(4) {
+            0 => Meta { unix_mode: Some(choices.short() as u32 & 0o7777), ..Meta::default() },
+            1 => Meta { mtime: Some(WallTime(i64::from(choices.byte() as i8) << 56)), ..Meta::default() },
+            _ => Meta::default(),
+        }
+    }
+
+    /// Says a record, as it is or with bookkeeping that is not true.
+    fn say_record(&mut self, mut record: Record, choices: &mut Choices<'_>) {
+        let other = self.peer.unwrap_or(PeerId([1; 16]));
+        match choices.below(32) {
+            // It has seen what nobody has done yet.
+            0 => record.clock.set(other, record.clock.get(other) + u64::from(choices.byte())),
+            1 => record.value_clock.set(other, u64::from(choices.byte())),
+            // Another made it.
+            2 => {
+                let rev = u64::from(choices.byte());
+                (record.update.peer, record.update.rev) = (other, rev);
+                record.clock.set(other, rev);
+            }
+            3 => record.update.time = WallTime(i64::from(choices.byte() as i8) << 56),
+            4 => (record.update.rev, record.value_change.rev) = (REV_MAX, REV_MAX),
+            5 => record.deleted_clock = record.clock.clone(),
+            6 => record.value_clock = Clock::new(),
+            // A number that it has used for something else.
+            7 => self.author.rev = self.author.rev.saturating_sub(1),
+            8 => record.uuid = Uuid([choices.byte(); 16]),
+            _ => {}
+        }
+        let at = (choices.below(4) == 0)
+            .then(|| Resume { token: [choices.byte(); 16], arrival: choices.short() as u64 });
+        self.connection.send_body(|out| write_update(&record, at, out));
+        self.remember(record);
+        if choices.below(2) == 0 {
+            self.say_word();
+        }
+    }
+
+    /// Says that all its own changes so far were told.
+    fn say_word(&mut self) {
+        let knowledge = Clock::of(self.author.peer, self.author.rev.max(1));
+        self.say(&Message::Database(DatabaseMessage::Knowledge { knowledge }));
+    }
+
+    /// Clocks that are not so.
+    fn say_clock(&mut self, choices: &mut Choices<'_>) {
+        let mut clock = Clock::of(self.author.peer, self.author.rev.max(1));
+        let other = self.peer.unwrap_or(PeerId([1; 16]));
+        match choices.below(4) {
+            0 => clock.set(other, 1 + choices.short() as u64),
+            1 => clock.set(PeerId([choices.byte(); 16]), REV_MAX),
+            2 => clock = Clock::new(),
+            _ => clock.set(self.author.peer, REV_MAX),
+        }
+        let message = match choices.below(4) {
+            0 => DatabaseMessage::Current { knowledge: clock },
+            1 => DatabaseMessage::Knowledge { knowledge: clock },
+            2 => DatabaseMessage::GetUpdates { since: clock, resume: None },
+            _ => {
+                let resume = Some(Resume { token: [choices.byte(); 16], arrival: choices.short() as u64 });
+                DatabaseMessage::GetUpdates { since: clock, resume }
+            }
+        };
+        self.say(&Message::Database(message));
+    }
+
+    /// Answers what it was asked for, in one way or another.
+    fn answer(&mut self, choices: &mut Choices<'_>) {
+        if self.asked.is_empty() {
+            return;
+        }
+        let at = choices.below(self.asked.len());
+        let (sha256, range) = if choices.below(8) == 0 { self.asked[at] } else { self.asked.remove(at) };
+        let content = self.contents.get(&sha256).map_or(&[][..], Vec::as_slice);
+        let (start, length) = range.unwrap_or((0, content.len() as u64));
+        let from = usize::try_from(start).unwrap_or(usize::MAX).min(content.len());
+        let end = usize::try_from(start.saturating_add(length)).unwrap_or(usize::MAX).min(content.len());
+        let mut bytes = content[from..end].to_vec();
+        let mut range = (start, length);
+        match choices.below(16) {
+            0 => return self.say(&Message::Directory(DirectoryMessage::NotPresent { sha256 })),
+            1 => {
+                let code = "io".into();
+                return self.say(&Message::Directory(DirectoryMessage::GetError { sha256, code }));
+            }
+            2 => bytes.iter_mut().take(1).for_each(|byte| *byte ^= 1),
+            3 => bytes.truncate(bytes.len() / 2),
+            4 => bytes.push(0),
+            5 => range.0 = range.0.wrapping_add(choices.short() as u64) >> 1,
+            6 => range.1 = choices.short() as u64,
+            7 => bytes.clear(),
+            _ => {}
+        }
+        self.connection
+            .send_with_payload(&Message::Directory(DirectoryMessage::Data { sha256, range }), bytes);
+    }
+
+    /// Says what it has, and asks for what others have.
+    fn say_of_contents(&mut self, choices: &mut Choices<'_>) {
+        let known: Vec<Sha256> = self.records.iter().filter_map(Record::sha256).collect();
+        let sha256 = if known.is_empty() { Sha256([choices.byte(); 32]) } else { *choices.pick(&known) };
+        let range = (choices.below(2) == 0)
+            .then(|| (u64::from(choices.byte()) << choices.below(50), choices.short() as u64));
+        let message = match choices.below(8) {
+            0 => DirectoryMessage::GetPresence,
+            1 => DirectoryMessage::Present { sha256 },
+            2 => DirectoryMessage::NotPresent { sha256 },
+            3 => {
+                let filter = DirectoryMessage::BloomFilter { k_value: u32::from(choices.byte()) };
+                let bits = vec![choices.byte(); choices.short()];
+                self.connection.send_with_payload(&Message::Directory(filter), bits);
+                return;
+            }
+            4 => {
+                let data = DirectoryMessage::Data { sha256, range: range.unwrap_or((0, 5)) };
+                let bytes = vec![choices.byte(); choices.below(9)];
+                self.connection.send_with_payload(&Message::Directory(data), bytes);
+                return;
+            }
+            _ => DirectoryMessage::Get { sha256, range },
+        };
+        self.say(&Message::Directory(message));
+    }
+
+    fn say_of_the_link(&mut self, choices: &mut Choices<'_>) {
+        match choices.below(4) {
+            0 => self.say(&Message::Ping { timeout: choices.short() as u64 }),
+            1 => self.say(&Message::KeysAcknowledgment),
+            2 => {
+                if let Some(keys) = self.club.as_ref().and_then(|club| club.export(Level::ReadWrite, "")) {
+                    self.say(&Message::Keys(Box::new(keys)));
+                }
+            }
+            _ => self.connection.close("bye", "because"),
+        }
+    }
+}
+
+fn login(peer: [u8; 32], method: Method, role: Role, id: [u8; 32], secret: Secret) -> Login {
+    Login {
+        club: RootId(1),
+        level: Level::ReadWrite,
+        method,
+        role,
+        id,
+        secret,
+        code: None,
+        keys: Arc::new(PeerKeys::from_seed(&peer)),
+        run: [7; 16],
+        writer: None,
+        writer_public: None,
+    }
+}
