@@ -6,35 +6,28 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clearskies_tests::real::{ELSEWHERE, Options, is_playable, play};
-use clearskies_tests::sim::generate::{self, Shape};
-use clearskies_tests::sim::script::{Script, Verb};
-
-/// The longest pause of a path that failed, and some.
-const DEADLINE: Duration = Duration::from_secs(400);
+use clearskies_tests::real::{Options, is_playable, play, random};
+use clearskies_tests::sim::script::Script;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let option = |name: &str| words.iter().position(|word| word == name).and_then(|at| words.get(at + 1));
     let number = |name: &str| option(name).and_then(|text| text.parse::<u64>().ok());
-    let options = Options { deadline: DEADLINE, volumes: words.iter().any(|word| word == "--volumes") };
+    let options =
+        if words.iter().any(|word| word == "--volumes") { Options::VOLUMES } else { Options::PLAIN };
     if let Some(path) = option("--script") {
         let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let script: Script = text.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
         assert!(is_playable(&script, options), "{path} has steps for the simulator alone");
         return if holds(&script, options) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let volumes: &[Verb] = &[Verb::Errors, Verb::Full];
-    let folders: &[Verb] = &[Verb::Vanish, Verb::Return];
-    let without = [ELSEWHERE, if options.volumes { folders } else { volumes }].concat().leak();
     let (first, begun) = (number("--seed").unwrap_or(0), Instant::now());
     let span = Duration::from_secs(number("--seconds").unwrap_or(300));
     let (mut played, mut failed) = (0, Vec::new());
     while begun.elapsed() < span {
         let seed = first + played;
-        let shape = Shape { machines: Some(2 + usize::from(seed % 3 == 0)), acts: number("--acts"), without };
         played += 1;
-        if !holds(&generate::script(seed, shape), options) {
+        if !holds(&random(seed, 2 + usize::from(seed % 3 == 0), number("--acts"), options), options) {
             failed.push(seed);
         }
     }

@@ -3,19 +3,15 @@
 
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use clearskies_tests::daemon::{Apart, is_apart, run_apart};
-use clearskies_tests::real::{ELSEWHERE, Options, is_playable, play};
-use clearskies_tests::sim::generate::{self, Shape};
-use clearskies_tests::sim::script::{Script, Verb};
+use clearskies_tests::real::{Options, is_playable, play, random};
+use clearskies_tests::sim::script::Script;
 
-/// The longest pause of a path that failed, and some.
-const DEADLINE: Duration = Duration::from_secs(400);
 /// Scripts that are played at once: most of the time they wait.
 const AT_ONCE: usize = 8;
-const PLAIN: Options = Options { deadline: DEADLINE, volumes: false };
-const VOLUMES: Options = Options { deadline: DEADLINE, volumes: true };
+/// Acts of a random history.
+const ACTS: Option<u64> = Some(20);
 
 #[track_caller]
 fn hold(script: &Script, options: Options) {
@@ -29,23 +25,16 @@ fn hold(script: &Script, options: Options) {
     }
 }
 
-fn random(seed: u64, machines: usize, options: Options) -> Script {
-    let instead: &[Verb] =
-        if options.volumes { &[Verb::Vanish, Verb::Return] } else { &[Verb::Errors, Verb::Full] };
-    let without = [ELSEWHERE, instead].concat().leak();
-    generate::script(seed, Shape { machines: Some(machines), acts: Some(20), without })
-}
-
 #[test]
 fn two_daemons_live_through_random_histories() {
     for seed in [106, 113] {
-        hold(&random(seed, 2, PLAIN), PLAIN);
+        hold(&random(seed, 2, ACTS, Options::PLAIN), Options::PLAIN);
     }
 }
 
 #[test]
 fn three_daemons_live_through_a_random_history() {
-    hold(&random(112, 3, PLAIN), PLAIN);
+    hold(&random(112, 3, ACTS, Options::PLAIN), Options::PLAIN);
 }
 
 #[test]
@@ -73,7 +62,7 @@ fn two_daemons_live_through_volumes_that_are_full_or_read_only() {
         errors n0 0
         write n0 d/b 7
     ";
-    hold(&script.parse().expect("a script"), VOLUMES);
+    hold(&script.parse().expect("a script"), Options::VOLUMES);
 }
 
 /// What the simulator found on simulated machines holds on real ones.
@@ -83,7 +72,7 @@ fn what_once_failed_in_the_simulator_holds_here() {
     let files = std::fs::read_dir(folder).expect("the folder of scripts").flatten();
     let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
     let scripts = texts.map(|text| text.parse::<Script>().expect("a script"));
-    let queue: Vec<Script> = scripts.filter(|script| is_playable(script, PLAIN)).collect();
+    let queue: Vec<Script> = scripts.filter(|script| is_playable(script, Options::PLAIN)).collect();
     assert!(queue.len() >= 10, "{}", queue.len());
     let queue = Mutex::new(queue);
     let next = || queue.lock().expect("no thread fails while it looks").pop();
@@ -91,7 +80,7 @@ fn what_once_failed_in_the_simulator_holds_here() {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(script) = next() {
-                    hold(&script, PLAIN);
+                    hold(&script, Options::PLAIN);
                 }
             });
         }

@@ -284,18 +284,23 @@ impl Work {
         core::mem::take(&mut self.unsure)
     }
 
+    /// What has come in full and is not in its place yet.
+    fn staged(&self) -> impl Iterator<Item = &Ready> {
+        let grouped = self.groups.values().flat_map(|group| &group.items);
+        let installing = self.jobs.values().flat_map(|job| match job {
+            Job::GroupInstall(_, part, _) | Job::GroupDirs(_, part) => part.as_slice(),
+            _ => &[],
+        });
+        self.ready.iter().chain(grouped).chain(installing)
+    }
+
     /// The temps that something under way still needs.
     pub fn temps_in_use(&self) -> Vec<TempId> {
         let mut temps = self.fetcher.temps_in_use();
-        let grouped = self.groups.values().flat_map(|group| &group.items);
-        temps.extend(self.ready.iter().chain(grouped).map(|item| item.temp));
+        temps.extend(self.staged().map(|item| item.temp));
         for job in self.jobs.values() {
-            match job {
-                Job::StageLinks(links) => temps.extend(links.iter().map(|(temp, ..)| *temp)),
-                Job::GroupInstall(_, part, _) | Job::GroupDirs(_, part) => {
-                    temps.extend(part.iter().map(|item| item.temp));
-                }
-                _ => {}
+            if let Job::StageLinks(links) = job {
+                temps.extend(links.iter().map(|(temp, ..)| *temp));
             }
         }
         temps
@@ -303,12 +308,7 @@ impl Work {
 
     /// Bytes of what is pending that are here already: parts of large downloads, and what waits to be put in place.
     pub fn arrived_bytes(&self) -> u64 {
-        let grouped = self.groups.values().flat_map(|group| &group.items);
-        let installing = self.jobs.values().flat_map(|job| match job {
-            Job::GroupInstall(_, part, _) | Job::GroupDirs(_, part) => part.as_slice(),
-            _ => &[],
-        });
-        let staged = self.ready.iter().chain(grouped).chain(installing).map(|item| item.version.size());
+        let staged = self.staged().map(|item| item.version.size());
         staged.fold(self.fetcher.written_bytes(), u64::saturating_add)
     }
 

@@ -75,18 +75,21 @@ thread_local! {
 /// Whatever is said: nothing outside the share changes, what the user did not replace or remove is there or in the
 /// archive, each file that shows is one that the user wrote or that was announced, and commands are answered.
 pub fn engine(bytes: &[u8]) {
-    START.with(|start| {
-        let mut run = Run::new(start);
-        let mut choices = Choices::new(bytes);
-        for _ in 0..STEPS_MAX {
-            if choices.is_empty() {
-                break;
-            }
-            run.step(&mut choices);
-            run.look();
+    START.with(|start| play(start, bytes, Run::look).end());
+}
+
+/// A run in which the bytes have chosen what happens, and in which it was looked after each step.
+fn play<'a>(start: &'a Start, bytes: &[u8], look: impl Fn(&mut Run<'a>)) -> Run<'a> {
+    let mut run = Run::new(start);
+    let mut choices = Choices::new(bytes);
+    for _ in 0..STEPS_MAX {
+        if choices.is_empty() {
+            break;
         }
-        run.end();
-    });
+        run.step(&mut choices);
+        look(&mut run);
+    }
+    run
 }
 
 /// How far a run came.
@@ -108,14 +111,7 @@ pub struct Reached {
 /// chance.
 pub fn outcome(bytes: &[u8]) -> Reached {
     START.with(|start| {
-        let mut run = Run::new(start);
-        let mut choices = Choices::new(bytes);
-        for _ in 0..STEPS_MAX {
-            if choices.is_empty() {
-                break;
-            }
-            run.step(&mut choices);
-        }
+        let mut run = play(start, bytes, |_| {});
         run.host.complete_all(ORDERS_MAX);
         let (tree, archive) = (run.host.disk.tree(SHARE), run.host.disk.archive(SHARE));
         let shown = run.host.disk.shown.iter().filter(|(_, data)| run.liar.announced.contains(&sha256(data)));

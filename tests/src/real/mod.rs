@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 
 use crate::daemon::Node;
 use crate::sim::check::{self, Broken, Checked, Machine};
+use crate::sim::generate::{self, Shape};
 use crate::sim::ledger::Ledger;
 use crate::sim::script::{Script, Step, Verb};
-use crate::sim::users::{Item, Tree};
+use crate::sim::users::Tree;
 
 pub mod proxy;
 mod users;
@@ -33,6 +34,8 @@ const DECIDE_EVERY: Duration = Duration::from_secs(3);
 const OUTSIDE: &[&str] = &["home", "share", "stderr", ASIDE];
 /// Where a folder lies whose place an empty one took.
 const ASIDE: &str = "aside";
+/// The longest pause of a path that failed, and some.
+const DEADLINE: Duration = Duration::from_secs(400);
 /// Size of a volume of its own, and room that is left on it when it is full; bytes.
 const VOLUME: u64 = 64 << 20;
 const SCRAPS: u64 = 16 << 10;
@@ -45,6 +48,13 @@ pub struct Options {
     pub deadline: Duration,
     /// Whether each share is a volume of its own, which needs leave to mount: only then are volumes full or read-only.
     pub volumes: bool,
+}
+
+impl Options {
+    /// Folders as they are.
+    pub const PLAIN: Options = Options { deadline: DEADLINE, volumes: false };
+    /// Each share is a volume of its own.
+    pub const VOLUMES: Options = Options { deadline: DEADLINE, volumes: true };
 }
 
 /// A history that broke something.
@@ -93,7 +103,7 @@ pub fn is_playable(script: &Script, options: Options) -> bool {
 }
 
 /// What only a simulated machine can be made to suffer.
-pub const ELSEWHERE: &[Verb] = &[
+const ELSEWHERE: &[Verb] = &[
     Verb::Power,
     Verb::StoreFails,
     Verb::Hints,
@@ -107,6 +117,14 @@ pub const ELSEWHERE: &[Verb] = &[
     Verb::Clone,
     Verb::Deaf,
 ];
+
+/// The history of a seed, as far as it can be played.
+pub fn random(seed: u64, machines: usize, acts: Option<u64>, options: Options) -> Script {
+    let instead: &[Verb] =
+        if options.volumes { &[Verb::Vanish, Verb::Return] } else { &[Verb::Errors, Verb::Full] };
+    let without = [ELSEWHERE, instead].concat().leak();
+    generate::script(seed, Shape { machines: Some(machines), acts, without })
+}
 
 /// Plays a script to its end.
 pub fn play(script: &Script, options: Options) -> Result<(), Box<Failure>> {
@@ -262,8 +280,7 @@ impl History {
         check::one_place_each(&machines, &self.ledger)?;
         check::nothing_left_over(&machines)?;
         self.ledger.rested();
-        let shown: Vec<_> = machines.iter().flat_map(|machine| files_of(&machine.tree)).collect();
-        check::whole(shown, &self.ledger)
+        check::whole(machines.iter().flat_map(|machine| check::files(&machine.tree)), &self.ledger)
     }
 
     /// Waits until all say that they are in step and hold the same.
@@ -279,7 +296,9 @@ impl History {
             alike = if rests { alike + 1 } else { 0 };
             if begun.elapsed() > self.options.deadline {
                 let told: Vec<String> = statuses.iter().map(Value::to_string).collect();
-                let text = format!("{}\n{}", told.join("\n"), differences(&trees));
+                let differ =
+                    check::same_trees(&self.machines()).err().map_or_else(String::new, |broken| broken.text);
+                let text = format!("{}\n{differ}", told.join("\n"));
                 return Err(Broken::new(1, "not at rest", text));
             }
             if decided.elapsed() > DECIDE_EVERY {
@@ -317,21 +336,6 @@ impl History {
         let items = self.nodes[index].tree().into_iter();
         items.map(|(path, (mode, data))| (path, users::item(mode, data))).collect()
     }
-}
-
-fn files_of(tree: &Tree) -> Vec<(&String, &Vec<u8>)> {
-    let files = tree.iter().filter_map(|(path, item)| match item {
-        Item::File(_, data) => Some((path, data)),
-        _ => None,
-    });
-    files.collect()
-}
-
-fn differences(trees: &[Tree]) -> String {
-    let names: BTreeSet<&String> = trees.iter().flat_map(Tree::keys).collect();
-    let at = |name: &String| trees.iter().map(|tree| tree.get(name)).collect::<Vec<_>>();
-    let differ = names.into_iter().filter(|name| at(name).windows(2).any(|pair| pair[0] != pair[1]));
-    differ.map(|name| format!("{name}: {:?}\n", at(name))).collect()
 }
 
 /// The one share's status; null while there is none.

@@ -66,7 +66,8 @@ fn short(content: &[u8]) -> String {
     format!("{:?} ({} bytes)", String::from_utf8_lossy(&content[..content.len().min(24)]), content.len())
 }
 
-fn files(tree: &Tree) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+/// The files of a tree.
+pub fn files(tree: &Tree) -> impl Iterator<Item = (&String, &Vec<u8>)> {
     tree.iter().filter_map(|(path, item)| match item {
         Item::File(_, data) => Some((path, data)),
         _ => None,
