@@ -14,6 +14,10 @@ use clearskies_tests::sim::history::{Options, play};
 use clearskies_tests::sim::script::{Script, Verb};
 use clearskies_tests::sim::shrink::shrink;
 
+/// The allocator of the program itself: a history makes and drops millions of small things.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// So many failures of one kind are shrunk and told in full.
 const SHRUNK_MAX: usize = 4;
 /// Plays that shrinking one failure may take.

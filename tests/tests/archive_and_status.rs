@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clearskies_core::engine::command::{Command, Reply, ShareState};
+use clearskies_core::files::path::RelPath;
 use clearskies_core::io::DiskError;
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::disk::Fault;
-use clearskies_tests::sim::share::{SHARE, at, conflict_files, joined, rest, text};
+use clearskies_tests::sim::share::{SHARE, at, conflict_files, joined, names, rest, text};
 use clearskies_tests::sim::users::Item;
 
 const SEEDS: std::ops::Range<u64> = 0..3;
@@ -16,6 +17,32 @@ const SECOND: Duration = Duration::from_secs(1);
 fn archive(world: &World, index: usize) -> Vec<(String, String)> {
     let kept = world.nodes[index].disk.archive(SHARE).into_iter();
     kept.map(|(path, bytes)| (path, String::from_utf8_lossy(&bytes).into_owned())).collect()
+}
+
+#[test]
+fn nobody_is_in_step_while_the_other_goes_through_its_folder() {
+    let mut world = joined(1);
+    world.stop(0);
+    world.run_for(SECOND);
+    for file in 0..40 {
+        world.node(0).write(&at(&format!("f{file}")), format!("content {file}").as_bytes());
+    }
+    // Read beside the look.
+    world.node(0).write(&at("large"), &vec![1; 65 << 20]);
+    world.slow_to_hash.insert(RelPath::new("large").unwrap(), 40 * SECOND);
+    // It hears from the other at once, and needs a while for its files.
+    world.disk_delay_max = 3 * SECOND;
+    world.start(0);
+    for _ in 0..3000 {
+        world.run_for(Duration::from_millis(50));
+        let state = world.status(1).shares[0].state;
+        if names(&world, 1).len() == 41 {
+            break;
+        }
+        assert_ne!(state, ShareState::InSync, "{} files came, and more are to come", names(&world, 1).len());
+    }
+    rest(&mut world);
+    assert_eq!(world.status(1).shares[0].state, ShareState::InSync);
 }
 
 #[test]

@@ -654,3 +654,39 @@ fn a_folder_that_is_emptied_deletes_nothing() {
     eventually(DEADLINE, "others go on", || a.read("later").is_some());
     assert_eq!(b.names().len(), 65);
 }
+
+/// Whether a change deep beneath a folder arrives, which is made when all that was before is in step.
+fn is_followed(a: &Node, b: &Node, path: &str) {
+    in_step(&[a, b]);
+    a.write(path, "later");
+    eventually(DEADLINE, path, || b.read(path).as_deref() == Some("later"));
+}
+
+#[test]
+fn a_folder_that_was_away_for_a_moment_is_followed() {
+    let (a, b) = pair();
+    a.write("x/sub/file", "1");
+    in_step(&[&a, &b]);
+    std::fs::rename(a.path("x"), a.path("y")).unwrap();
+    std::fs::rename(a.path("y"), a.path("x")).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    is_followed(&a, &b, "x/sub/file");
+}
+
+/// File systems give a new folder the inode of one that has just gone.
+#[test]
+fn a_folder_that_is_made_anew_at_once_is_followed() {
+    let (a, b) = pair();
+    for round in 0..4 {
+        if round > 0 {
+            std::fs::remove_dir_all(a.path("x")).unwrap();
+        }
+        for sub in 0..4 {
+            a.write(&format!("x/{sub}/u/file"), format!("{round}"));
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        let arrived = || (0..4).all(|sub| b.read(&format!("x/{sub}/u/file")) == Some(round.to_string()));
+        eventually(DEADLINE, "the new folder", arrived);
+        is_followed(&a, &b, &format!("x/{}/u/later", round % 4));
+    }
+}

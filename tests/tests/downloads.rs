@@ -80,7 +80,7 @@ fn given_up(seed: u64) -> World {
 
 #[test]
 fn what_was_given_up_and_is_not_wanted_any_more_is_taken_away() {
-    let mut world = given_up(1);
+    let mut world = given_up(5);
     let conflict = pending_conflict(&mut world);
     drop_it(&mut world, conflict);
     world.run_for(SECOND);

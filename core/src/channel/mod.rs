@@ -5,9 +5,12 @@
 pub mod plain;
 pub mod tls;
 
+#[cfg(any(test, feature = "simulator"))]
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use crate::club::identity::verify;
 use crate::rng::Rng;
 
 #[cfg(any(test, feature = "simulator"))]
@@ -29,15 +32,41 @@ pub enum Transport {
     /// No protection at all, for simulators.
     #[cfg(any(test, feature = "simulator"))]
     Plain,
+    /// As [`Transport::Plain`], between ends in one process that remembers what they signed.
+    #[cfg(any(test, feature = "simulator"))]
+    PlainHere(Arc<dyn plain::Signatures>),
 }
 
 impl Transport {
+    /// Signs with a key of this side, for the other end of a link.
+    pub fn sign(&self, _public: &[u8; 32], message: &[u8], sign: impl FnOnce(&[u8]) -> [u8; 64]) -> [u8; 64] {
+        let signature = sign(message);
+        match self {
+            #[cfg(any(test, feature = "simulator"))]
+            Transport::PlainHere(signatures) => signatures.note(_public, message, &signature),
+            _ => {}
+        }
+        signature
+    }
+
+    /// Whether the holder of `public` has signed this.
+    pub fn verify(&self, public: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
+        let known = match self {
+            #[cfg(any(test, feature = "simulator"))]
+            Transport::PlainHere(signatures) => signatures.holds(public, message, signature),
+            _ => false,
+        };
+        known || verify(public, message, signature)
+    }
+
     /// A channel for a connection that this side opens.
     pub fn dial(&self, to: IpAddr, _rng: &mut Rng) -> Result<Channel, ChannelFault> {
         match self {
             Transport::Tls(identity) => identity.dial(to).map(Channel::Tls),
             #[cfg(any(test, feature = "simulator"))]
-            Transport::Plain => Ok(Channel::Plain(PlainChannel::new(true, _rng.bytes()))),
+            Transport::Plain | Transport::PlainHere(_) => {
+                Ok(Channel::Plain(PlainChannel::new(true, _rng.bytes())))
+            }
         }
     }
 
@@ -46,7 +75,9 @@ impl Transport {
         match self {
             Transport::Tls(identity) => identity.accept().map(Channel::Tls),
             #[cfg(any(test, feature = "simulator"))]
-            Transport::Plain => Ok(Channel::Plain(PlainChannel::new(false, _rng.bytes()))),
+            Transport::Plain | Transport::PlainHere(_) => {
+                Ok(Channel::Plain(PlainChannel::new(false, _rng.bytes())))
+            }
         }
     }
 }

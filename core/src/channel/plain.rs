@@ -2,12 +2,22 @@
 //! real channel's exporter would be. Never part of a shipped program.
 
 use alloc::vec::Vec;
+use core::fmt::Debug;
 
 use ring::digest::{Context, SHA256};
 
 use crate::channel::ChannelFault;
 
 const NONCE_LEN: usize = 32;
+
+/// Remembers the signatures that were made in this process by links' ends, so that their other ends, which are in it as
+/// well, need not check them by arithmetic: it would say the same. What is not remembered is checked as anywhere else.
+pub trait Signatures: Debug + Send + Sync {
+    /// The holder of `public` has signed a message.
+    fn note(&self, public: &[u8; 32], message: &[u8], signature: &[u8; 64]);
+    /// Whether exactly this was noted.
+    fn holds(&self, public: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool;
+}
 
 /// One end of an unprotected link.
 #[derive(Debug)]
@@ -17,6 +27,7 @@ pub struct PlainChannel {
     /// The other side's length byte and nonce, as far as they have come.
     theirs: Vec<u8>,
     nonce_sent: bool,
+    exporter: Option<[u8; 32]>,
     received: Vec<u8>,
     taken: usize,
 }
@@ -25,7 +36,7 @@ impl PlainChannel {
     /// A new channel; `nonce` is random.
     pub fn new(is_client: bool, nonce: [u8; NONCE_LEN]) -> PlainChannel {
         let (theirs, received) = (Vec::new(), Vec::new());
-        PlainChannel { is_client, own: nonce, theirs, nonce_sent: false, received, taken: 0 }
+        PlainChannel { is_client, own: nonce, theirs, nonce_sent: false, exporter: None, received, taken: 0 }
     }
 
     pub(super) fn feed(&mut self, input: &mut &[u8]) -> Result<(), ChannelFault> {
@@ -34,6 +45,9 @@ impl PlainChannel {
         self.theirs.extend_from_slice(nonce);
         if self.theirs.first().is_some_and(|length| usize::from(*length) != NONCE_LEN) {
             return Err(ChannelFault("a nonce of the wrong length"));
+        }
+        if self.exporter.is_none() {
+            self.exporter = self.export();
         }
         self.received.drain(..self.taken);
         self.taken = 0;
@@ -51,6 +65,10 @@ impl PlainChannel {
     }
 
     pub(super) fn exporter(&self) -> Option<[u8; 32]> {
+        self.exporter
+    }
+
+    fn export(&self) -> Option<[u8; 32]> {
         let theirs = self.theirs.get(1..1 + NONCE_LEN)?;
         let (client, server) = if self.is_client { (&self.own[..], theirs) } else { (theirs, &self.own[..]) };
         let mut context = Context::new(&SHA256);

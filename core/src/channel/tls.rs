@@ -49,15 +49,37 @@ impl fmt::Debug for TlsIdentity {
     }
 }
 
-impl TlsIdentity {
-    /// Makes a fresh certificate. To be called at start and each UTC day, so that it follows nobody around.
-    pub fn new(rng: &mut Rng) -> TlsIdentity {
-        Self::with_alpn(rng, vec![ALPN.to_vec()])
+/// An identity that is made when the first link wants it, and not before: its key and its certificate cost time, and a
+/// node without shares, or one that is paused, needs neither.
+#[derive(Debug)]
+pub struct LazyIdentity {
+    drawn: Drawn,
+    made: Option<TlsIdentity>,
+}
+
+impl LazyIdentity {
+    /// Draws what a fresh identity follows from. To be called at start and each UTC day, so that its certificate
+    /// follows nobody around.
+    pub fn draw(rng: &mut Rng) -> LazyIdentity {
+        LazyIdentity { drawn: Drawn::new(rng), made: None }
     }
 
-    fn with_alpn(rng: &mut Rng, alpn: Vec<Vec<u8>>) -> TlsIdentity {
+    /// The identity.
+    pub fn get(&mut self) -> TlsIdentity {
+        let drawn = &self.drawn;
+        self.made.get_or_insert_with(|| TlsIdentity::with_alpn(drawn, vec![ALPN.to_vec()])).clone()
+    }
+}
+
+impl TlsIdentity {
+    /// Makes a fresh certificate.
+    pub fn new(rng: &mut Rng) -> TlsIdentity {
+        LazyIdentity::draw(rng).get()
+    }
+
+    fn with_alpn(drawn: &Drawn, alpn: Vec<Vec<u8>>) -> TlsIdentity {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let certificate = fresh_certificate(rng);
+        let certificate = fresh_certificate(drawn);
         TlsIdentity {
             client: Arc::new(client_config(&provider, alpn.clone())),
             server: Arc::new(server_config(&provider, certificate, alpn)),
@@ -265,14 +287,32 @@ const TBS_MIDDLE: &[u8] = b"\x30\x05\x06\x03\x2b\x65\x70\
 /// Between the signed part and the signature.
 const SIGNATURE_HEAD: &[u8] = b"\x30\x05\x06\x03\x2b\x65\x70\x03\x41\x00";
 
+/// What a certificate follows from.
+struct Drawn {
+    pkcs8: Zeroizing<Vec<u8>>,
+    serial: [u8; 8],
+}
+
+impl fmt::Debug for Drawn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Drawn(..)")
+    }
+}
+
+impl Drawn {
+    fn new(rng: &mut Rng) -> Drawn {
+        let mut pkcs8 = Zeroizing::new([PKCS8_HEAD, [0; 16], [0; 16]].concat());
+        rng.fill(&mut pkcs8[PKCS8_HEAD.len()..]);
+        Drawn { pkcs8, serial: rng.bytes() }
+    }
+}
+
 /// Makes a key and a self-signed certificate of it: one fixed form, so that nothing but the key and the random serial
 /// number differs between any two.
-fn fresh_certificate(rng: &mut Rng) -> CertifiedKey {
-    let mut pkcs8 = Zeroizing::new([PKCS8_HEAD, [0; 16], [0; 16]].concat());
-    rng.fill(&mut pkcs8[PKCS8_HEAD.len()..]);
+fn fresh_certificate(drawn: &Drawn) -> CertifiedKey {
+    let (pkcs8, mut serial) = (&drawn.pkcs8, drawn.serial);
     let seed = &pkcs8[PKCS8_HEAD.len()..];
     let key = Ed25519KeyPair::from_seed_unchecked(seed).expect("any 32 bytes are a seed");
-    let mut serial: [u8; 8] = rng.bytes();
     // Positive, and as short as its length says.
     serial[0] = serial[0] & 0x7f | 0x40;
     let tbs = [TBS_HEAD, &serial, TBS_MIDDLE, key.public_key().as_ref()].concat();
@@ -293,7 +333,7 @@ mod tests {
     const TO: IpAddr = IpAddr::V4(core::net::Ipv4Addr::LOCALHOST);
 
     fn identity(seed: u8, alpn: Vec<Vec<u8>>) -> TlsIdentity {
-        TlsIdentity::with_alpn(&mut Rng::from_seed([seed; 32]), alpn)
+        TlsIdentity::with_alpn(&Drawn::new(&mut Rng::from_seed([seed; 32])), alpn)
     }
 
     fn handshake(client: &mut TlsChannel, server: &mut TlsChannel) -> Result<(), ChannelFault> {
@@ -347,7 +387,8 @@ mod tests {
     #[test]
     fn a_certificate_of_another_key_is_refused() {
         let mut rng = Rng::from_seed([4; 32]);
-        let (first, second) = (fresh_certificate(&mut rng), fresh_certificate(&mut rng));
+        let (first, second) =
+            (fresh_certificate(&Drawn::new(&mut rng)), fresh_certificate(&Drawn::new(&mut rng)));
         assert_ne!(first.cert, second.cert);
         let mixed = CertifiedKey::new(first.cert, second.key);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -363,7 +404,7 @@ mod tests {
 
     #[test]
     fn identities_follow_from_the_seed() {
-        let certificate = |seed| fresh_certificate(&mut Rng::from_seed([seed; 32])).cert;
+        let certificate = |seed| fresh_certificate(&Drawn::new(&mut Rng::from_seed([seed; 32]))).cert;
         assert_eq!(certificate(1), certificate(1));
         assert_ne!(certificate(1), certificate(2));
     }

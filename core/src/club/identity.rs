@@ -18,6 +18,8 @@ struct Pair {
     seed: Zeroizing<[u8; 32]>,
     pair: Ed25519KeyPair,
     public: [u8; 32],
+    /// As [`peer_id`] gives it; it is asked for all the time.
+    id: PeerId,
 }
 
 impl Pair {
@@ -25,7 +27,7 @@ impl Pair {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed of 32 bytes is always accepted");
         let mut public = [0u8; 32];
         public.copy_from_slice(pair.public_key().as_ref());
-        Pair { seed: Zeroizing::new(*seed), pair, public }
+        Pair { seed: Zeroizing::new(*seed), pair, public, id: peer_id(&public) }
     }
 
     fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_LEN] {
@@ -89,7 +91,7 @@ pair_type!(
 impl PeerKeys {
     /// The peer ID that this pair proves.
     pub fn id(&self) -> PeerId {
-        peer_id(&self.0.public)
+        self.0.id
     }
 }
 

@@ -235,8 +235,13 @@ impl Club {
 
     /// Puts a club together from a message that may come from anywhere.
     fn assemble(message: &KeysMessage) -> Result<Club, KeysError> {
-        let granted = message.access_level;
         let facts = read_statement(&message.club).ok_or(KeysError::BadStatement)?;
+        Club::assemble_by(message, &facts)
+    }
+
+    /// As [`Club::assemble`], by what the founding statement says, which was verified.
+    fn assemble_by(message: &KeysMessage, facts: &[LevelFact; LEVELS]) -> Result<Club, KeysError> {
+        let granted = message.access_level;
         let entries: &[LevelEntry; LEVELS] =
             message.keys.as_slice().try_into().map_err(|_| KeysError::OtherLevels)?;
         if entries.iter().zip(Level::ALL).any(|(entry, level)| entry.level != level) {
@@ -244,7 +249,7 @@ impl Club {
         }
         let mut levels = [const { None }; LEVELS];
         let mut content = None;
-        for ((entry, fact), place) in entries.iter().zip(&facts).zip(&mut levels) {
+        for ((entry, fact), place) in entries.iter().zip(facts).zip(&mut levels) {
             *place = Some(take_entry(entry, fact, granted)?);
             let belongs = entry.level == Level::ReadOnly && granted >= Level::ReadOnly;
             match &entry.content {
@@ -316,7 +321,8 @@ impl Club {
         if !rest.is_empty() {
             return None;
         }
-        Club::assemble(&KeysMessage { access_level: level, club, name: String::new(), keys }).ok()
+        let message = KeysMessage { access_level: level, club, name: String::new(), keys };
+        Club::assemble_by(&message, &facts).ok()
     }
 
     fn secrets(&self, level: Level) -> Option<&LevelSecrets> {

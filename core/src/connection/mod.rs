@@ -554,12 +554,13 @@ impl Inner {
     /// The other side's opening came: it is judged, and the client answers with its own.
     fn opened(&mut self, opening: crate::wire::core_msgs::Opening) {
         let Phase::Opening(login) = core::mem::replace(&mut self.phase, Phase::Ready) else { return };
-        let judged = open::judge(opening, &login, &self.config.extensions, self.is_client, &self.exporter);
+        let judged = open::judge(opening, &login, &self.config, self.is_client, &self.exporter);
         // Our start goes out also where we end the link, because the other side has to see what we saw.
         let shown = judged.as_ref().map_or(&[][..], |peer| &peer.ready.extensions);
         if self.is_client && !matches!(judged, Err(OpenFault::Auth(_) | OpenFault::Protocol(_))) {
             let start = open::ours(&login, &self.config, shown.to_vec(), true, &self.exporter, self.now);
             self.queue.message(&Message::Start(Box::new(start)));
+            self.queue.keep();
         }
         match judged {
             Ok(Peer { ready, unchecked_writer }) => {

@@ -43,14 +43,16 @@ pub(super) fn ours(
 ) -> Opening {
     let named = login.level != Level::Untrusted && !config.name.is_empty();
     let writer = login.writer.as_ref().filter(|_| login.level < Level::ReadWrite);
+    let transport = &config.transport;
+    let (peer, ours) = (login.keys.public(), bound(PEER_LABEL, is_client, exporter));
     Opening {
         software: config.software.clone(),
         name: named.then(|| config.name.clone()),
         speaks_protocol: true,
         extensions,
         peer: login.keys.id(),
-        peer_key: login.keys.public(),
-        peer_proof: login.keys.sign(&bound(PEER_LABEL, is_client, exporter)),
+        peer_key: peer,
+        peer_proof: transport.sign(&peer, &ours, |message| login.keys.sign(message)),
         writer: writer.map(|key| key.sign(&bound(WRITER_LABEL, is_client, exporter))),
         run: login.run,
         time: now.wall,
@@ -61,7 +63,7 @@ pub(super) fn ours(
 pub(super) fn judge(
     theirs: Opening,
     login: &Login,
-    extensions: &[String],
+    config: &ConnConfig,
     is_client: bool,
     exporter: &[u8; 32],
 ) -> Result<Peer, OpenFault> {
@@ -72,7 +74,8 @@ pub(super) fn judge(
     if PeerId::from_slice(&hash.as_ref()[..PeerId::LEN]) != Some(theirs.peer) {
         return Err(OpenFault::Auth("a peer ID that is not that of its key"));
     }
-    if !verify(&theirs.peer_key, &bound(PEER_LABEL, !is_client, exporter), &theirs.peer_proof) {
+    let proven = bound(PEER_LABEL, !is_client, exporter);
+    if !config.transport.verify(&theirs.peer_key, &proven, &theirs.peer_proof) {
         return Err(OpenFault::Auth("a wrong peer proof"));
     }
     let (mut writer, mut unchecked_writer) = (login.level == Level::ReadWrite, None);
@@ -88,7 +91,8 @@ pub(super) fn judge(
         let same_run = theirs.run == login.run;
         return Err(if same_run { OpenFault::Loopback } else { OpenFault::CopiedHome { name } });
     }
-    let extensions = extensions.iter().filter(|ours| theirs.extensions.contains(ours)).map(String::to_owned);
+    let extensions =
+        config.extensions.iter().filter(|ours| theirs.extensions.contains(ours)).map(String::to_owned);
     Ok(Peer {
         ready: Ready {
             club: login.club,

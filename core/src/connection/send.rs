@@ -157,6 +157,13 @@ impl SendQueue {
         }
     }
 
+    /// What is queued goes out whatever is dropped later.
+    pub(super) fn keep(&mut self) {
+        for part in &mut self.parts {
+            (part.frame_at, part.grows) = (None, false);
+        }
+    }
+
     /// Drops what can be dropped without cutting a frame that has begun.
     pub(super) fn cut(&mut self) {
         // A frame whose first byte was sent goes out whole.

@@ -386,7 +386,7 @@ fn openings_are_judged() {
     let judge = |change: &dyn Fn(&mut crate::wire::core_msgs::Opening), by_client: bool| {
         let mut opening = open::ours(&them, &config, vec![], by_client, &exporter, now);
         change(&mut opening);
-        open::judge(opening, &us, &[], false, &exporter).map(|_| ()).map_err(|fault| match fault {
+        open::judge(opening, &us, &config, false, &exporter).map(|_| ()).map_err(|fault| match fault {
             OpenFault::Protocol(text) | OpenFault::Auth(text) => text,
             OpenFault::Loopback | OpenFault::CopiedHome { .. } => "self",
         })
@@ -538,6 +538,24 @@ fn closing_finishes_the_frame_that_has_begun() {
         assert!(matches!(pair.client.closed(), Some(CloseReason::ByUs { .. })));
         let payloads = pair.server.events.iter().filter(|e| matches!(e, ConnEvent::Payload { .. })).count();
         assert_eq!(payloads, 1);
+    }
+}
+
+#[test]
+fn who_dialed_is_known_before_it_closes() {
+    for transport in [Transport::Plain, tls()] {
+        let mut pair = Pair::new(transport, by_key(1, Level::ReadWrite), vec![by_key(2, Level::ReadWrite)]);
+        let mut busy = true;
+        while busy {
+            busy = Pair::carry(&mut pair.client, &mut pair.server, pair.now, &mut None);
+            busy |= Pair::carry(&mut pair.server, &mut pair.client, pair.now, &mut None);
+            if pair.client.conn.is_ready() {
+                pair.client.conn.close("shutdown", "the node ends");
+            }
+        }
+        let told = CloseReason::ByPeer { code: "shutdown".into(), message: "the node ends".into() };
+        assert!(matches!(pair.server.events[..], [ConnEvent::Ready(_), ConnEvent::Closed(_)]));
+        assert_eq!(pair.server.closed(), Some(&told));
     }
 }
 

@@ -13,10 +13,16 @@ pub mod settings;
 pub mod setup;
 
 use alloc::collections::{BTreeMap, VecDeque};
+#[cfg(any(test, feature = "simulator"))]
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
-use crate::channel::tls::TlsIdentity;
+#[cfg(any(test, feature = "simulator"))]
+use crate::channel::Transport;
+#[cfg(any(test, feature = "simulator"))]
+use crate::channel::plain::Signatures;
+use crate::channel::tls::LazyIdentity;
 use crate::config::Config;
 use crate::discovery::dialer::Dialer;
 use crate::discovery::lan::{self, Lan};
@@ -54,10 +60,11 @@ pub struct Engine {
     early: VecDeque<(CommandId, Command)>,
     next_command: u64,
     commits: BTreeMap<Token, commands::AfterCommit>,
-    /// Where somebody on the local network looks for the maker of a code.
-    joiners: BTreeMap<(RootId, SocketAddr), AccessId>,
+    /// Where somebody on the local network looks for the maker of a code, and whether the next dial is not to be by it:
+    /// it may be a member, which has that code as well.
+    joiners: BTreeMap<(RootId, SocketAddr), (AccessId, bool)>,
     archives: BTreeMap<Token, commands::ArchiveAsk>,
-    tls: TlsIdentity,
+    tls: LazyIdentity,
     tls_day: u32,
     paused: bool,
     stopping: bool,
@@ -70,8 +77,9 @@ pub struct Engine {
     called: Option<Now>,
     /// Runs of peers that a later one replaced.
     runs: runs::Runs,
+    /// How links are protected instead, in simulators.
     #[cfg(any(test, feature = "simulator"))]
-    plain: bool,
+    plain: Option<Transport>,
 }
 
 impl Engine {
@@ -79,7 +87,7 @@ impl Engine {
     /// each start.
     pub fn new(config: Config, seed: [u8; 32], now: Now) -> Engine {
         let mut rng = Rng::from_seed(seed);
-        let tls = TlsIdentity::new(&mut rng);
+        let tls = LazyIdentity::draw(&mut rng);
         let mut out = Outbox::default();
         let boot = Boot::begin(&mut out);
         Engine {
@@ -109,14 +117,25 @@ impl Engine {
             called: None,
             runs: runs::Runs::default(),
             #[cfg(any(test, feature = "simulator"))]
-            plain: false,
+            plain: None,
         }
     }
 
     /// Makes an engine whose links are not protected, for simulators.
     #[cfg(any(test, feature = "simulator"))]
     pub fn new_plain(config: Config, seed: [u8; 32], now: Now) -> Engine {
-        Engine { plain: true, ..Engine::new(config, seed, now) }
+        Engine { plain: Some(Transport::Plain), ..Engine::new(config, seed, now) }
+    }
+
+    /// As [`Engine::new_plain`], in a simulator that remembers what the ends of its links sign.
+    #[cfg(any(test, feature = "simulator"))]
+    pub fn new_plain_here(
+        config: Config,
+        seed: [u8; 32],
+        now: Now,
+        signatures: Arc<dyn Signatures>,
+    ) -> Engine {
+        Engine { plain: Some(Transport::PlainHere(signatures)), ..Engine::new(config, seed, now) }
     }
 
     /// A connection was accepted; the engine names it, or refuses it (then the host closes the socket).
@@ -169,10 +188,11 @@ impl Engine {
         self.settle(now);
     }
 
-    /// Something at or beneath `path` may have changed; a hint too many is harmless.
-    pub fn handle_fs_event(&mut self, now: Now, root: RootId, path: &RelPath) {
+    /// Something at or beneath `path` may have changed; a hint too many is harmless. With `new_dir` a directory came
+    /// there of which only itself is watched: all that lies in it is looked at, whatever is known of one by its name.
+    pub fn handle_fs_event(&mut self, now: Now, root: RootId, path: &RelPath, new_dir: bool) {
         if let Some(share) = self.shares.get_mut(&root) {
-            share.handle_fs_event(now, path);
+            share.handle_fs_event(now, path, new_dir);
         }
     }
 
@@ -281,7 +301,7 @@ impl Engine {
         let share = self.shares.get_mut(&root)?;
         self.out.set_owner(Some(root));
         #[cfg(any(test, feature = "simulator"))]
-        if self.plain {
+        if self.plain.is_some() {
             share.survey.gather_few();
         }
         let ctx = Ctx {

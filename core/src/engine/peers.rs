@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use crate::channel::Transport;
-use crate::channel::tls::TlsIdentity;
+use crate::channel::tls::LazyIdentity;
 use crate::club::code::AccessCode;
 use crate::club::codebook::{Uses, hello_tag};
 use crate::club::cpace::code_prs;
@@ -180,13 +180,13 @@ fn code_secret(code: &AccessCode) -> Secret {
 impl Engine {
     fn conn_config(&mut self, now: Now) -> ConnConfig {
         if day(now.wall) != self.tls_day {
-            self.tls = TlsIdentity::new(&mut self.rng);
+            self.tls = LazyIdentity::draw(&mut self.rng);
             self.tls_day = day(now.wall);
         }
         #[cfg(any(test, feature = "simulator"))]
-        let transport = if self.plain { Transport::Plain } else { Transport::Tls(self.tls.clone()) };
+        let transport = self.plain.clone().unwrap_or_else(|| Transport::Tls(self.tls.get()));
         #[cfg(not(any(test, feature = "simulator")))]
-        let transport = Transport::Tls(self.tls.clone());
+        let transport = Transport::Tls(self.tls.get());
         ConnConfig {
             transport,
             software: self.config.software.clone(),
@@ -264,7 +264,8 @@ impl Engine {
         let Some(link) = self.links.all.get_mut(&conn) else { return };
         let by_code = link.club.and_then(|root| self.joiners.get(&(root, link.addr)));
         let login = link.club.and_then(|root| self.shares.get(&root)).and_then(|share| {
-            let invited = by_code.and_then(|code| share.invited_login(code, now));
+            let by_code = by_code.filter(|(_, failed)| !failed);
+            let invited = by_code.and_then(|(code, _)| share.invited_login(code, now));
             invited.or_else(|| share.dial_login())
         });
         let connection =
@@ -696,7 +697,12 @@ impl Engine {
         match (link.dialed, link.peer) {
             (true, Some(peer)) => self.dialer.closed(root, Some(link.addr), peer, now.mono),
             (false, Some(peer)) => self.dialer.closed(root, None, peer, now.mono),
-            (true, None) => self.dialer.failed(root, link.addr, now.mono),
+            (true, None) => {
+                self.dialer.failed(root, link.addr, now.mono);
+                if let Some((_, failed)) = self.joiners.get_mut(&(root, link.addr)) {
+                    *failed = !*failed;
+                }
+            }
             (false, None) => {}
         }
         if let (true, false, Some(peer)) = (link.dialed, link.member, link.peer) {
@@ -720,7 +726,10 @@ impl Engine {
             if !invited {
                 self.joiners.remove(&(hint.club, hint.addr));
             } else if self.joiners.len() < JOINERS_MAX {
-                self.joiners.insert((hint.club, hint.addr), code);
+                let joiner = self.joiners.entry((hint.club, hint.addr)).or_insert((code, false));
+                if joiner.0 != code {
+                    *joiner = (code, false);
+                }
             }
             self.dialer.add(hint.club, hint.addr, crate::discovery::dialer::Source::Lan, now.mono);
         }

@@ -1,7 +1,8 @@
 //! What change of a record a changed disk means (sync.md, Scanning). Pure; it authors nothing.
 
 use crate::files::plan::{
-    Reason, Target, View, Want, base_content, entry, has_mode, has_mtime, wanted_mtime, was_deleted,
+    Reason, Target, View, Want, base_content, entry, has_mode, has_mtime, live_meta, wanted_mtime,
+    was_deleted,
 };
 use crate::ids::Uuid;
 use crate::index::record::{EntryContent, EntryValue, Meta, Record};
@@ -143,7 +144,7 @@ fn gone(view: &View<'_>, base: &Record, now: WallTime) -> LocalChange {
 /// system may not hold what the record says.
 fn touched(view: &View<'_>, seen: &Observed<'_>, base: &Record, found: Found, now: WallTime) -> LocalChange {
     let meta = meta_now(view, seen, base, wanted_mtime(base));
-    if meta == base.meta {
+    if meta == live_meta(base) {
         return LocalChange::None;
     }
     let wall = match found {
@@ -215,7 +216,7 @@ fn value_now(seen: &Observed<'_>, old: Option<&EntryValue>) -> EntryValue {
 /// recorded.
 fn meta_now(view: &View<'_>, seen: &Observed<'_>, base: &Record, mtime: Option<WallTime>) -> Meta {
     let last = view.row.disk.as_ref().map(|disk| &disk.stamp).filter(|last| last.kind == seen.stamp.kind);
-    let mut meta = base.meta.clone();
+    let mut meta = live_meta(base);
     let mode = mode_of(seen);
     if mode.is_some() && last.is_none_or(|last| Some(last.mode & MODE_BITS) != mode) {
         meta.unix_mode = mode;
@@ -467,6 +468,20 @@ mod tests {
         let LocalChange::Edit { value, meta: Some(meta), .. } = change else { panic!() };
         assert_eq!((meta.mtime, &meta.extra), (None, &old.meta.extra));
         assert_eq!((value.extra.as_deref(), value.conflict_source), (Some("{\"y\":1}"), Some(Uuid([8; 16]))));
+    }
+
+    #[test]
+    fn new_bits_do_not_bring_an_ended_touch_back() {
+        let mut record = file_record(1, "/a", 1, 5);
+        // Touched by somebody before somebody else's content, which is the later change of the two.
+        record.meta.mtime = Some(WallTime(77));
+        record.meta_change.time = WallTime(record.value_change.time.0 - 1);
+        let case = Case::in_step(&record);
+        let same = stamp(&file(1), 1);
+        assert_eq!(case.sees(Some((&file(1), same)), Found::Running), LocalChange::None);
+        let change = case.sees(Some((&file(1), Stamp { mode: 0o600, ..same })), Found::Running);
+        let LocalChange::Meta { meta, .. } = change else { panic!("{change:?}") };
+        assert_eq!((meta.unix_mode, meta.mtime), (Some(0o600), None));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::files::path::RelPath;
 use crate::files::row::{DiskState, PathRow};
 use crate::ids::{Sha256, Uuid};
 use crate::index::merge::conflicts;
-use crate::index::record::{EntryContent, EntryValue, Record, Value};
+use crate::index::record::{EntryContent, EntryValue, Meta, Record, Value};
 use crate::io::disk::{MODE_BITS, Stamp};
 use crate::time::WallTime;
 
@@ -83,11 +83,10 @@ pub fn target<A: Around>(
         // The directory of that place is to stand here: what is here must go first.
         return Ok(Target::Cycle);
     }
-    let mut there = around.row(&to)?;
-    if there.disk.is_none() {
-        return Ok(Target::Free);
-    }
-    if there.base_uuid() == Some(now.uuid) {
+    let Some((at, mut there)) = in_the_way(&to, around)? else { return Ok(Target::Free) };
+    // A file above it goes by itself, unless it waits for this very path.
+    let unless = if at == to { Target::Taken } else { Target::Free };
+    if at == to && there.base_uuid() == Some(now.uuid) {
         // Another version may have been brought there: then this may be the only place that has what it wants, and
         // stays until that is copied.
         let wanted = here.is_some() && here == now.content() && there.content() != here;
@@ -99,20 +98,38 @@ pub fn target<A: Around>(
     }
     // Whether what stands there waits, directly or over others, for this path.
     for _ in 0..RING_MAX {
-        let Some(uuid) = there.base_uuid() else { return Ok(Target::Taken) };
-        let Some(record) = around.record(uuid)? else { return Ok(Target::Taken) };
+        let Some(uuid) = there.base_uuid() else { return Ok(unless) };
+        let Some(record) = around.record(uuid)? else { return Ok(unless) };
         let Some(next) = RelPath::from_key(&record.key).filter(|_| !record.deleted()) else {
-            return Ok(Target::Taken);
+            return Ok(unless);
         };
-        if next == *path {
+        // A directory is to stand here for it, or one that holds this path is to go for it.
+        if next == *path || next.is_beneath(path) || path.is_beneath(&next) {
             return Ok(Target::Cycle);
         }
-        there = around.row(&next)?;
-        if there.disk.is_none() || there.base_uuid() == Some(uuid) {
-            return Ok(Target::Taken);
-        }
+        there = match in_the_way(&next, around)? {
+            Some((_, row)) if row.base_uuid() != Some(uuid) => row,
+            _ => return Ok(unless),
+        };
     }
     Ok(Target::Cycle)
+}
+
+/// What must go before a path can be had: what is there, or a file or link where a directory above it is to be.
+fn in_the_way<A: Around>(to: &RelPath, around: &mut A) -> Result<Option<(RelPath, PathRow)>, A::Miss> {
+    let there = around.row(to)?;
+    if there.disk.is_some() {
+        return Ok(Some((to.clone(), there)));
+    }
+    for above in to.ancestors().filter(|above| !above.is_root()) {
+        let row = around.row(&above)?;
+        match row.content() {
+            None => {}
+            Some(EntryContent::Dir) => return Ok(None),
+            Some(_) => return Ok(Some((above, row))),
+        }
+    }
+    Ok(None)
 }
 
 /// What of a path is wanted here (sync.md, "Policy per path").
@@ -363,13 +380,23 @@ fn in_place(view: &View<'_>, goal: Goal<'_>, disk: &DiskState) -> Step {
         // repeat for ever what it cannot hold. A local chmod is seen by comparing stamps.
         return Step::Nothing;
     }
-    let (mode, mtime_ns) = wanted_meta(record);
-    let mode = mode.filter(|mode| *mode != disk.stamp.mode && has_mode(&disk.content));
-    let mtime_ns = mtime_ns.filter(|time| *time != disk.stamp.mtime_ns && has_mtime(&disk.content));
+    let (mode, mtime_ns) = missing_meta(record, disk);
     if mode.is_none() && mtime_ns.is_none() {
         return Step::Adopt { uuid: record.uuid };
     }
     Step::SetMeta { uuid: record.uuid, stamp: disk.stamp, mode, mtime_ns }
+}
+
+/// Mode and time that a record asks for and the disk does not have.
+fn missing_meta(record: &Record, disk: &DiskState) -> (Option<u32>, Option<i64>) {
+    let (mode, mtime_ns) = wanted_meta(record);
+    let mode = mode.filter(|mode| *mode != disk.stamp.mode && has_mode(&disk.content));
+    (mode, mtime_ns.filter(|time| *time != disk.stamp.mtime_ns && has_mtime(&disk.content)))
+}
+
+/// Whether what is on disk has the mode and time that a record asks for.
+pub(crate) fn has_meta_of(disk: &DiskState, record: &Record) -> bool {
+    missing_meta(record, disk) == (None, None)
 }
 
 /// The disk holds something that neither base nor index says.
@@ -553,6 +580,13 @@ pub(crate) fn wanted_mtime(record: &Record) -> Option<WallTime> {
     let set = entry(record).and_then(|value| value.mtime);
     let later = set.is_none() || record.meta_change > record.value_change;
     record.meta.mtime.filter(|_| later).or(set)
+}
+
+/// What a record's meta says that still counts, to change something of it: without a touch that a later content
+/// ended, which would be in force again with a later change.
+pub(crate) fn live_meta(record: &Record) -> Meta {
+    let counts = record.meta.mtime == wanted_mtime(record);
+    Meta { mtime: record.meta.mtime.filter(|_| counts), ..record.meta.clone() }
 }
 
 /// Whether permission bits are kept: links have none.

@@ -131,7 +131,7 @@ impl Node {
                 self.feeds[from].peer_knows(&knowledge);
                 self.knowledge.max(&knowledge);
             }
-            DatabaseMessage::Unknown => unreachable!(),
+            DatabaseMessage::Looking { .. } | DatabaseMessage::Unknown => unreachable!(),
         }
     }
 }

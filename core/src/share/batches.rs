@@ -21,7 +21,8 @@ use crate::wire::message::Message;
 
 impl Share {
     pub(super) fn pump_pipeline(&mut self, ctx: &mut Ctx<'_>) {
-        if self.retry_store_at.is_some() || self.renewal.is_some() {
+        let rests = self.pipeline.is_idle() && !self.is_reclaiming();
+        if rests || self.retry_store_at.is_some() || self.renewal.is_some() {
             return;
         }
         if !self.pipeline.is_busy() && self.pump_reclaim(ctx) {
@@ -162,6 +163,7 @@ impl Share {
         }
         self.pipeline.settle(txn.into_changes());
         self.pipeline.stored(&ops);
+        self.looked_through |= ops.iter().any(|op| matches!(op, Op::LookedThrough { .. }));
         // Anything that the database learned may be what a pending path waited for, or what ends a download's use.
         let waits = progress.totals.pending > 0 || self.work.has_parked();
         let wake = waits && (progress != self.progress || !effects.ended.is_empty());

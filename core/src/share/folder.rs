@@ -100,6 +100,11 @@ impl Folder {
         matches!(self.state, State::Open)
     }
 
+    /// Whether something is wrong with it, or was when it was last tried.
+    pub fn is_doubtful(&self) -> bool {
+        self.trouble().is_some() || self.told.is_some()
+    }
+
     /// What is wrong with it.
     pub fn trouble(&self) -> Option<Trouble> {
         match self.state {

@@ -38,6 +38,10 @@ pub struct PeerLink {
     pub caught_up: bool,
     /// What it last said that it knows.
     pub knowledge: Option<Clock>,
+    /// Whether it goes through its folder for the first time, so that more may come than it knows of.
+    pub looking: bool,
+    /// Whether it was told so of this side.
+    told_looking: bool,
     /// Its operations that wait in the pipeline.
     pub queued: usize,
     /// Whether a page for it is being loaded.
@@ -60,6 +64,8 @@ impl PeerLink {
             feed: LinkFeed::new(),
             caught_up: false,
             knowledge: None,
+            looking: false,
+            told_looking: false,
             queued: 0,
             loading: false,
             receiving: None,
@@ -78,7 +84,7 @@ impl Share {
         self.work.fetcher.source_up(conn, peer, writer, ctx.now, ctx.out);
         self.work.retry_all();
         let message = DatabaseMessage::GetUpdates {
-            since: self.progress.doubted(self.keys.id()).unwrap_or_else(|| self.progress.knowledge.clone()),
+            since: self.progress.asks_since(self.keys.id()),
             resume: self.resumes.get(&peer).copied(),
         };
         ctx.links.send(conn, &Message::Database(message));
@@ -125,6 +131,7 @@ impl Share {
                 link.queued += 1;
                 self.pipeline.push(Op::Knowledge { conn, knowledge, current: false });
             }
+            DatabaseMessage::Looking { looking } => link.looking = looking,
             _ => {}
         }
         Ok(())
@@ -250,7 +257,13 @@ impl Share {
         }
         let head = self.progress.arrival;
         let doubted = self.progress.doubted(self.keys.id());
+        let looking = self.is_looking();
+        let say = |looking| Message::Database(DatabaseMessage::Looking { looking });
         for (&conn, link) in &mut self.links {
+            if looking && link.feed.subscribed() && !link.told_looking {
+                link.told_looking = true;
+                ctx.links.send(conn, &say(true));
+            }
             if link.loading || ctx.links.queued_bytes(conn) >= SEND_QUEUE_BYTES / 2 {
                 continue;
             }
@@ -269,6 +282,11 @@ impl Share {
             let told = doubted.as_ref().filter(|_| !link.caught_up).unwrap_or(&self.progress.knowledge);
             if let Some(knowledge) = link.feed.take_knowledge(told, head) {
                 ctx.links.send(conn, &Message::Database(DatabaseMessage::Knowledge { knowledge }));
+            }
+            // All that was found has gone before it.
+            if link.told_looking && !looking {
+                link.told_looking = false;
+                ctx.links.send(conn, &say(false));
             }
         }
     }

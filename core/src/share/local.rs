@@ -8,7 +8,7 @@ use crate::engine::command::Existing;
 use crate::files::conflict;
 use crate::files::local::{Found, LocalChange, Observed, local_change, mode_of};
 use crate::files::path::RelPath;
-use crate::files::plan::{Policy, Target};
+use crate::files::plan::{Policy, Target, has_meta_of, live_meta};
 use crate::files::reconcile::inode_key;
 use crate::files::row::{Base, DiskState};
 use crate::ids::Uuid;
@@ -475,7 +475,8 @@ impl Judge<'_> {
         if taken || !lives || !self.may_author() || was.content != now.content {
             return Ok(false);
         }
-        let mut meta = base.meta.clone();
+        let before = live_meta(&base);
+        let mut meta = before.clone();
         let seen = Observed { stamp: &now.stamp, content: &now.content };
         if now.stamp.mode != was.stamp.mode && now.stamp.kind == was.stamp.kind {
             // Of a directory as well: a new one may have taken the inode of the one that is gone.
@@ -490,7 +491,8 @@ impl Judge<'_> {
             // too, one of both moves is the later one for all of them.
             author.wall = since.min(author.wall);
         }
-        let revision = Revision { key: Some(to.to_key()), meta: Some(meta), ..Revision::default() };
+        let meta = Some(meta).filter(|meta| *meta != before);
+        let revision = Revision { key: Some(to.to_key()), meta, ..Revision::default() };
         let version = match author::revise(&mut author, &base, revision) {
             Ok(version) => version,
             Err(why) => {
@@ -515,6 +517,10 @@ impl Judge<'_> {
         }
         let mut row = self.txn.row(path)?;
         row.base = base_for(self.txn, intent, path)?;
+        // What was put in place had its mode and time: others were set since, and nobody would look at them again.
+        if matches!(row.base, Base::Index(_)) && !has_meta_of(now, intent) {
+            row.base = Base::None;
+        }
         row.disk = Some(now.clone());
         self.txn.put_row(path, row);
         Ok(true)

@@ -4,6 +4,7 @@
 //! to its peers, the survey that looks at the disk, and the work that brings paths to their version. The parts know
 //! nothing of one another; this file connects them.
 
+pub mod again;
 pub mod archive_space;
 pub mod archived;
 mod batches;
@@ -138,6 +139,8 @@ pub struct Share {
     pub survey: Survey,
     /// Since when there is no end of what looks find.
     looking_since: Option<Now>,
+    /// Whether all that the first look of this run found is stored.
+    looked_through: bool,
     /// Whether the user stopped transfers.
     pub paused: bool,
     /// Whether the wall clock is believed.
@@ -243,6 +246,7 @@ impl Share {
             restored: BTreeSet::new(),
             survey: Survey::new(root),
             looking_since: None,
+            looked_through: false,
             paused: false,
             clock: ClockWatch::default(),
             waits: Waits::default(),
@@ -378,6 +382,12 @@ impl Share {
         let member = self.is_member() && self.folder.is_open() && self.progress.caught_up;
         let free = self.retry_store_at.is_none() && self.flushing.is_none();
         member && !self.paused && free && !self.waits_for_leftovers()
+    }
+
+    /// Whether the first look of this run is to come or under way, or not all that it found is stored.
+    fn is_looking(&self) -> bool {
+        let will = self.is_member() && !self.paused && !self.folder.is_doubtful();
+        will && !self.looked_through
     }
 
     /// Makes durable what sync did on disk and the database does not know: a look may find it and have it stored, and
@@ -654,8 +664,12 @@ impl Share {
     }
 
     /// A hint from the watcher.
-    pub fn handle_fs_event(&mut self, now: Now, path: &RelPath) {
-        self.survey.hint(path.clone(), now);
+    pub fn handle_fs_event(&mut self, now: Now, path: &RelPath, new_dir: bool) {
+        if new_dir {
+            self.survey.hint_new_dir(path.clone(), now);
+        } else {
+            self.survey.hint(path.clone(), now);
+        }
     }
 }
 

@@ -279,7 +279,7 @@ impl Judge<'_> {
             if !marked {
                 self.effects.from_link.push((conn, self.txn.arrival));
             }
-            return Ok(());
+            return self.delete_again(record);
         };
         let merged = merge::merge(&stored, record);
         if let Some(fault) = merged.fault {
@@ -303,7 +303,7 @@ impl Judge<'_> {
                 self.effects.from_link.push((conn, self.txn.arrival));
             }
         }
-        Ok(())
+        self.delete_again(record)
     }
 
     /// A conflict file that was edited by somebody who had not seen it give way stays one. Returns whether that was to
@@ -347,7 +347,7 @@ impl Judge<'_> {
             }
             self.progress.knowledge.join(knowledge);
             if current {
-                self.progress.caught_up = true;
+                (self.progress.caught_up, self.progress.heard) = (true, true);
                 self.effects.caught_up.push(conn);
             }
         }
@@ -611,7 +611,9 @@ impl Judge<'_> {
         if now.deleted() && !self.source_served(base, now)? {
             return Ok(false);
         }
-        if !merge::conflicts(now, base) {
+        // A later value may have seen both, while the conflict file still waits for its content.
+        let lost = merge::conflicts(now, base);
+        if !lost && self.txn.totals.conflicts == 0 {
             return Ok(true);
         }
         if base.content().is_none_or(|content| *content == EntryContent::Dir) {
@@ -619,7 +621,7 @@ impl Judge<'_> {
         }
         let (_, uuid) = conflict::conflict_id(base.uuid, &base.value_change);
         // A peer that may not author makes no conflict file; its archive keeps what goes.
-        let Some(saved) = self.txn.record(uuid)? else { return Ok(!self.may_author()) };
+        let Some(saved) = self.txn.record(uuid)? else { return Ok(!lost || !self.may_author()) };
         // Whoever deleted or edited the conflict file had its content before him.
         if saved.deleted() || saved.content() != base.content() {
             return Ok(true);

@@ -51,6 +51,10 @@ pub struct Progress {
     pub revision: u64,
     /// The last arrival number.
     pub arrival: u64,
+    /// The last revision under which a change of a former identity was made again.
+    pub reclaimed: u64,
+    /// The last revision when a run ended that had met a writer: others may know of all up to here.
+    pub told: u64,
     /// For every version written by p at revision ≤ K\[p\] the database holds it or a later one (protocol §7).
     pub knowledge: Clock,
     /// What is shown of the share.
@@ -61,10 +65,12 @@ pub struct Progress {
     pub looked_through: bool,
     /// The latest time of any stored record, as [`crate::index::author::latest_stored`] collects it.
     pub latest: WallTime,
-    /// Where this run began, or an earlier one since which no writer said what it has.
+    /// Where this run began, or an earlier one since which no writer was heard to its end.
     pub run: RunStart,
     /// Whether a writer has said in this run what it has, and was told nothing before that.
     pub met: bool,
+    /// Whether a writer has told all that it has in this run: only then is it known what it holds of ours.
+    pub heard: bool,
     /// The end of the store may be lost: what the disk has and the store does not know may be new, or old, or deleted.
     /// Until the folder was looked through.
     pub tail_lost: bool,
@@ -79,8 +85,10 @@ pub struct Progress {
 /// How many runs are remembered; who read in an earlier one reads all again.
 pub const RUNS_MAX: usize = 16;
 
-const FORMAT: u8 = 4;
-/// As [`FORMAT`], without the names of runs.
+const FORMAT: u8 = 5;
+/// As [`FORMAT`], without the revisions that were made again and told, and without what was heard.
+const FORMAT_FOURTH: u8 = 4;
+/// As [`FORMAT_FOURTH`], without the names of runs.
 const FORMAT_THIRD: u8 = 3;
 /// As [`FORMAT_THIRD`], without the number of records without a path.
 const FORMAT_SECOND: u8 = 2;
@@ -92,7 +100,7 @@ impl Progress {
     pub fn encode(&self, peers: &mut PeerTable) -> Vec<u8> {
         let mut out = Vec::with_capacity(80);
         out.push(FORMAT);
-        let flags = [self.caught_up, self.looked_through, self.met, self.tail_lost];
+        let flags = [self.caught_up, self.looked_through, self.met, self.tail_lost, self.heard];
         out.push((0..).zip(flags).map(|(bit, flag)| u8::from(flag) << bit).sum());
         let Totals { files, bytes, pending, pending_bytes, conflicts, pathless } = self.totals;
         for number in [self.revision, self.arrival, files, bytes, pending, pending_bytes, conflicts] {
@@ -100,7 +108,7 @@ impl Progress {
         }
         codec::encode_clock(&self.knowledge, peers, &mut out);
         out.extend_from_slice(&self.latest.0.to_be_bytes());
-        for number in [self.run.revision, self.run.arrival, pathless] {
+        for number in [self.run.revision, self.run.arrival, pathless, self.reclaimed, self.told] {
             out.extend_from_slice(&number.to_be_bytes());
         }
         out.extend_from_slice(&self.token);
@@ -144,7 +152,9 @@ impl Progress {
             caught_up,
             looked_through,
             run: RunStart { revision, arrival },
+            told: revision,
             met: flags & 4 != 0,
+            heard: flags & if format > FORMAT_FOURTH { 16 } else { 4 } != 0,
             tail_lost: flags & 8 != 0,
             ..Progress::default()
         };
@@ -153,8 +163,13 @@ impl Progress {
         }
         progress.latest = WallTime(number(&mut rest)?.cast_signed());
         progress.run = RunStart { revision: number(&mut rest)?, arrival: number(&mut rest)? };
+        progress.told = progress.run.revision;
         if format > FORMAT_SECOND {
             progress.totals.pathless = number(&mut rest)?;
+        }
+        if format > FORMAT_FOURTH {
+            progress.reclaimed = number(&mut rest)?;
+            progress.told = number(&mut rest)?;
         }
         if format > FORMAT_THIRD {
             progress.token = token(&mut rest)?;
@@ -172,14 +187,19 @@ impl Progress {
         if rest.is_empty() { Ok(progress) } else { Err(Damaged) }
     }
 
-    /// A run begins, and gets a name: unless no writer was met in the last one, what was written before it is
-    /// confirmed.
+    /// A run begins, and gets a name. If a writer was met in the last one, others may know what was written before this
+    /// one; if a writer was heard to its end as well, that is confirmed.
     pub fn begin_run(&mut self, token: [u8; 16]) {
         if self.runs.len() >= RUNS_MAX {
             self.runs.remove(0);
         }
         self.runs.push(Run { token: core::mem::replace(&mut self.token, token), end: self.arrival });
-        if core::mem::take(&mut self.met) {
+        let heard = core::mem::take(&mut self.heard);
+        if !core::mem::take(&mut self.met) {
+            return;
+        }
+        self.told = self.revision;
+        if heard {
             self.run = RunStart { revision: self.revision, arrival: self.arrival };
         }
     }
@@ -210,10 +230,26 @@ impl Progress {
         Some(known)
     }
 
+    /// Since when a peer is asked for what it has. Of our own changes it is to send all that are not confirmed: those
+    /// that this store lost may be among them.
+    pub fn asks_since(&self, own: PeerId) -> Clock {
+        let mut since = self.doubted(own).unwrap_or_else(|| self.knowledge.clone());
+        if self.is_unconfirmed() {
+            since.set(own, since.get(own).min(self.run.revision));
+        }
+        since
+    }
+
+    /// Whether there are changes of this peer whose numbers may have been used before, by what this store lost: a
+    /// writer that says how far it knows them may hold later ones, and is believed once it has told all.
+    pub fn is_unconfirmed(&self) -> bool {
+        !self.heard && self.run.revision < self.revision
+    }
+
     /// The last revision of this peer that others may know of by now. Whoever knows a later one knows a change that
     /// this store lost, even if its number was given again since (protocol §7, case c).
     pub fn confirmed(&self) -> u64 {
-        if self.met { self.revision } else { self.run.revision }
+        if self.met { self.revision } else { self.told }
     }
 
     /// The former identity whose changes are to be made again next.
@@ -254,15 +290,16 @@ mod tests {
         progress.totals.bytes = u64::MAX;
         progress.totals.pathless = 4;
         progress.latest = WallTime(-5);
-        (progress.met, progress.tail_lost) = (true, true);
+        (progress.met, progress.heard, progress.tail_lost) = (true, true, true);
+        progress.reclaimed = 6;
         progress.run = RunStart { revision: 5, arrival: 6 };
         progress.begin_run([8; 16]);
-        progress.met = true;
+        (progress.met, progress.heard) = (true, true);
         for number in 0..=RUNS_MAX as u8 {
             progress.begin_run([number; 16]);
         }
         assert_eq!((progress.runs.len(), progress.runs[0].token), (RUNS_MAX, [0; 16]));
-        (progress.met, progress.run) = (true, RunStart { revision: 5, arrival: 6 });
+        (progress.met, progress.heard, progress.run) = (true, true, RunStart { revision: 5, arrival: 6 });
         for number in 0..=FORMER_MAX as u8 {
             progress.give_up(PeerId([number; 16]));
         }
@@ -277,16 +314,21 @@ mod tests {
         // As earlier versions wrote it.
         let tail = bytes.len() - FORMER_MAX * 40;
         let runs = tail - 17 - RUNS_MAX * 24;
-        let third = [&[FORMAT_THIRD], &bytes[1..runs], &bytes[tail..]].concat();
+        let fourth = [&[FORMAT_FOURTH], &bytes[1..runs - 16], &bytes[runs..]].concat();
+        let read = Progress::decode(&fourth, &peers).unwrap();
+        assert_eq!(core::mem::take(&mut progress.reclaimed), 6);
+        progress.told = progress.run.revision;
+        assert_eq!(read, progress);
+        let third = [&[FORMAT_THIRD], &bytes[1..runs - 16], &bytes[tail..]].concat();
         let read = Progress::decode(&third, &peers).unwrap();
         assert_eq!((read.token, core::mem::take(&mut progress.runs).len()), ([0; 16], RUNS_MAX));
         progress.token = [0; 16];
         assert_eq!(read, progress);
-        let second = [&[FORMAT_SECOND], &bytes[1..runs - 8], &bytes[tail..]].concat();
+        let second = [&[FORMAT_SECOND], &bytes[1..runs - 24], &bytes[tail..]].concat();
         let mut read = Progress::decode(&second, &peers).unwrap();
         assert_eq!(core::mem::replace(&mut read.totals.pathless, 4), 0);
         assert_eq!(read, progress);
-        let mut first = bytes[..runs - 32].to_vec();
+        let mut first = bytes[..runs - 48].to_vec();
         first[0] = FORMAT_FIRST;
         let read = Progress::decode(&first, &peers).unwrap();
         assert_eq!((read.knowledge, read.run), (progress.knowledge, RunStart { revision: 7, arrival: 9 }));
@@ -294,7 +336,8 @@ mod tests {
 
     #[test]
     fn a_run_goes_back_to_the_last_one_that_met_somebody() {
-        let mut progress = Progress { revision: 7, arrival: 9, met: true, ..Progress::default() };
+        let mut progress =
+            Progress { revision: 7, arrival: 9, met: true, heard: true, ..Progress::default() };
         progress.begin_run([1; 16]);
         assert_eq!(progress.doubted(PeerId([9; 16])), None);
         let start = RunStart { revision: 7, arrival: 9 };
@@ -302,6 +345,16 @@ mod tests {
         (progress.revision, progress.arrival) = (8, 11);
         progress.begin_run([2; 16]);
         assert_eq!(progress.run, start);
+        // Met, and not heard to the end: it may hold changes of ours that it has not told.
+        progress.met = true;
+        progress.begin_run([3; 16]);
+        assert_eq!((progress.run, progress.met, progress.confirmed()), (start, false, 8));
+        let own = PeerId([9; 16]);
+        progress.knowledge = Clock::of(own, 8);
+        assert_eq!((progress.doubted(own), progress.asks_since(own)), (None, Clock::of(own, 7)));
+        progress.heard = true;
+        assert_eq!(progress.asks_since(own), Clock::of(own, 8));
+        progress.heard = false;
         progress.give_up(PeerId([3; 16]));
         let former = Former { id: PeerId([3; 16]), above: 7, next: 10, end: 11 };
         assert_eq!(progress.reclaims(), Some(&former));

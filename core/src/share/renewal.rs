@@ -81,7 +81,7 @@ impl Share {
     fn renew(&mut self, ctx: &mut Ctx<'_>, renewal: Renewal) {
         let old = self.id();
         let mut writes = Vec::new();
-        if renewal.is_contested() {
+        if renewal.is_contested() || self.progress.is_unconfirmed() {
             self.progress.knowledge.set(old, 0);
             self.progress.give_up(old);
             // Where answers stand was judged by what the old identity seemed to have written.
@@ -93,9 +93,9 @@ impl Share {
         self.keys = Arc::new(PeerKeys::generate(ctx.rng));
         // Revisions begin anew, and new records are named after them.
         self.uuid_prefix = ctx.rng.bytes();
-        self.progress.revision = 0;
+        (self.progress.revision, self.progress.reclaimed, self.progress.told) = (0, 0, 0);
         self.progress.run = RunStart { revision: 0, arrival: self.progress.arrival };
-        self.progress.met = false;
+        (self.progress.met, self.progress.heard) = (false, false);
         writes.push(put_fact(self.root, Fact::Identity, self.keys.seed().to_vec()));
         let value = self.progress.encode(&mut self.peers);
         writes.push(put_fact(self.root, Fact::Progress, value));
@@ -177,7 +177,10 @@ impl Judge<'_> {
         };
         let mut author = self.author();
         match author::reclaim(&mut author, &record, old, above) {
-            Ok(version) => self.put_authored(&author, version),
+            Ok(version) => {
+                self.progress.reclaimed = author.rev;
+                self.put_authored(&author, version)
+            }
             Err(why) => {
                 log::error!("record {uuid}: cannot be made again: {why:?}");
                 if let Some(path) = RelPath::from_key(&record.key) {

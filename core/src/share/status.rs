@@ -191,7 +191,7 @@ impl Share {
         let heard = link.caught_up || !link.writer;
         let sent = link.feed.subscribed() && link.feed.wants_more(self.progress.arrival).is_none();
         let known = link.knowledge.as_ref().is_some_and(|peer| peer.covers(&self.progress.knowledge));
-        !heard || !sent || !known || link.queued > 0
+        !heard || !sent || !known || link.queued > 0 || link.looking
     }
 
     /// What stands in the way, as sentences.

@@ -47,6 +47,8 @@ const RESTLESS: Duration = Duration::from_secs(10);
 const GONE_WAIT: Duration = Duration::from_secs(2);
 /// Hints that are remembered; with more the whole folder is looked through.
 const HINTS_MAX: usize = 20_000;
+/// After so many looks through the folder, each of which left more doubts than hints, the next is sure of some.
+const DOUBT_ROUNDS: u32 = 3;
 /// Paths that differ, of one gathering.
 const GATHERED_MAX: usize = 20_000;
 #[cfg(any(test, feature = "simulator"))]
@@ -146,6 +148,9 @@ pub struct Survey {
     /// As in [`DiskDone::Opened`].
     pub grain: Duration,
     hints: BTreeMap<RelPath, Hint>,
+    /// Directories that came and are to be walked when they are looked at next, and those of them that are now.
+    new_dirs: BTreeSet<RelPath>,
+    to_walk: BTreeSet<RelPath>,
     /// Paths that were in work when a pass began that concerns them: they are looked at again after that work.
     waiting: BTreeSet<RelPath>,
     freed: u64,
@@ -176,6 +181,9 @@ pub struct Survey {
     young_at: Option<Instant>,
     /// Where something may have been moved away from, and what seems to be new and may be that.
     doubted: BTreeMap<RelPath, RelPath>,
+    /// Whether these were more than can be hinted at, and in how many looks in a row.
+    doubts_overflowed: bool,
+    doubt_rounds: u32,
     /// Paths that are looked at in this pass together with where they may have been before.
     sure: BTreeSet<RelPath>,
     /// Paths that wait for another one which is in work.
@@ -228,6 +236,8 @@ impl Survey {
             root,
             grain: GRAIN_DEFAULT,
             hints: BTreeMap::new(),
+            new_dirs: BTreeSet::new(),
+            to_walk: BTreeSet::new(),
             waiting: BTreeSet::new(),
             freed: 0,
             full_due: true,
@@ -251,6 +261,8 @@ impl Survey {
             young: BTreeSet::new(),
             young_at: None,
             doubted: BTreeMap::new(),
+            doubts_overflowed: false,
+            doubt_rounds: 0,
             sure: BTreeSet::new(),
             behind: BTreeMap::new(),
             known: BTreeMap::new(),
@@ -295,6 +307,17 @@ impl Survey {
         hint.last = now.mono;
     }
 
+    /// A directory came, and what lies in it was neither watched nor listed: its row may be of one that was there
+    /// before, down to the inode.
+    pub fn hint_new_dir(&mut self, path: RelPath, now: Now) {
+        if self.new_dirs.len() >= HINTS_MAX {
+            self.full_due = true;
+        } else {
+            self.new_dirs.insert(path.clone());
+        }
+        self.hint(path, now);
+    }
+
     /// Somebody asks about a path: it is looked at, with the directories above it, in case no event told of a change.
     pub fn hint_asked(&mut self, path: &RelPath, now: Now) {
         for path in path.ancestors().filter(|dir| !dir.is_root()).chain([path.clone()]) {
@@ -331,6 +354,7 @@ impl Survey {
     fn clear_pass(&mut self) {
         self.step = Step::Rest;
         self.hinted.clear();
+        self.to_walk.clear();
         self.stamps = None;
         self.hint_rows = None;
         self.gathering = Gathering::default();
@@ -440,7 +464,8 @@ impl Survey {
             self.away = false;
             self.began = now.mono;
             self.hints.clear();
-            self.doubted.clear();
+            self.new_dirs.clear();
+            self.begin_full_doubted(busy);
             self.waiting.extend(busy.iter().cloned());
             self.unreadable.clear();
             self.special.clear();
@@ -487,6 +512,7 @@ impl Survey {
         self.full = false;
         self.began = now.mono;
         self.found = Found::Running;
+        self.to_walk = hinted.iter().filter(|path| self.new_dirs.remove(*path)).cloned().collect();
         self.hinted = hinted.into_iter().collect();
         self.step = Step::Hints;
         let token = out.disk(DiskOp::Stat { root: self.root, paths: self.hinted.clone() });

@@ -54,6 +54,11 @@ pub enum DatabaseMessage {
         /// All of it.
         knowledge: Clock,
     },
+    /// Whether the sender goes through its folder for the first time since it began: more may come than it knows of.
+    Looking {
+        /// Whether it does so still.
+        looking: bool,
+    },
     /// A message of this family that this version does not know; to be ignored.
     Unknown,
 }
@@ -70,7 +75,7 @@ impl DatabaseMessage {
     /// would go unchecked.
     pub fn read(type_name: &str, body: &[u8]) -> Result<DatabaseMessage, Malformed> {
         let name = type_name.strip_prefix(PREFIX).unwrap_or_default();
-        if !matches!(name, "get_updates" | "update" | "current" | "knowledge") {
+        if !matches!(name, "get_updates" | "update" | "current" | "knowledge" | "looking") {
             return Ok(DatabaseMessage::Unknown);
         }
         if body.len() > BODY_BYTES_MAX {
@@ -90,6 +95,11 @@ impl DatabaseMessage {
                     shaped(body, "database.update: a member is missing, too large or of the wrong type")?;
                 let (record, at) = message.checked()?;
                 Ok(DatabaseMessage::Update { record: Box::new(record), at })
+            }
+            "looking" => {
+                let message: LookingIn =
+                    shaped(body, "database.looking: `looking` is missing, or neither true nor false")?;
+                Ok(DatabaseMessage::Looking { looking: message.looking })
             }
             name => {
                 let message: KnowledgeIn =
@@ -126,6 +136,10 @@ impl DatabaseMessage {
                 out.extend_from_slice(br#"{"type":"database.knowledge","knowledge":"#);
                 write_clock(knowledge, out);
                 out.push(b'}');
+            }
+            DatabaseMessage::Looking { looking } => {
+                out.extend_from_slice(br#"{"type":"database.looking","looking":"#);
+                out.extend_from_slice(if *looking { b"true}" } else { b"false}" });
             }
             DatabaseMessage::Unknown => {}
         }
@@ -221,6 +235,11 @@ struct GetUpdatesIn<'a> {
 #[derive(Deserialize)]
 struct KnowledgeIn {
     knowledge: ClockIn,
+}
+
+#[derive(Deserialize)]
+struct LookingIn {
+    looking: bool,
 }
 
 #[derive(Deserialize)]

@@ -99,6 +99,8 @@ fn the_other_messages() {
         DatabaseMessage::GetUpdates { since: Clock::new(), resume: None },
         DatabaseMessage::Current { knowledge: knowledge.clone() },
         DatabaseMessage::Knowledge { knowledge },
+        DatabaseMessage::Looking { looking: true },
+        DatabaseMessage::Looking { looking: false },
     ];
     let texts: Vec<String> = all.iter().map(written).collect();
     for (text, message) in texts.iter().zip(all) {

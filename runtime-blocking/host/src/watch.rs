@@ -21,7 +21,14 @@ use rustix::io::Errno;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent {
     /// Something at or beneath this path may have changed.
-    Hint(RootId, RelPath),
+    Hint {
+        /// The root.
+        root: RootId,
+        /// The path.
+        path: RelPath,
+        /// Whether a directory came there in which nothing was watched before.
+        new_dir: bool,
+    },
     /// In this directory a name came or went that cannot be synced; the name as people can read it.
     Unusable {
         /// The root.
@@ -157,8 +164,9 @@ impl Table {
         names.iter().rev().try_fold(RelPath::root(), |path, name| path.join(name))
     }
 
-    /// Puts a watch into the tree. A watch that this root has elsewhere moves, with all beneath it.
-    fn insert(&mut self, wd: i32, root: RootId, parent: u32, name: &str) -> u32 {
+    /// Puts a watch into the tree. A watch that this root has elsewhere moves, with all beneath it. Returns its node,
+    /// and whether that is new.
+    fn insert(&mut self, wd: i32, root: RootId, parent: u32, name: &str) -> (u32, bool) {
         let mut twin = self.by_wd.get(&wd).copied().unwrap_or(NONE);
         let first = twin;
         while let Some(node) = self.node(twin) {
@@ -166,7 +174,7 @@ impl Table {
                 if node.parent != parent || *node.name != *name {
                     self.move_to(twin, parent, name);
                 }
-                return twin;
+                return (twin, false);
             }
             twin = node.twin;
         }
@@ -197,7 +205,7 @@ impl Table {
         };
         self.by_wd.insert(wd, id);
         self.link(id, parent);
-        id
+        (id, true)
     }
 
     fn link(&mut self, id: u32, parent: u32) {
@@ -339,18 +347,18 @@ impl Inotify {
         }
     }
 
-    /// Watches a directory that has just appeared; the walk that the hint leads to watches what is in it.
-    fn appeared(&self, table: &mut Table, parent: u32, name: &str) {
-        let Some(root) = table.node(parent).map(|node| node.root) else { return };
-        let Some(path) = table.path(parent).and_then(|path| path.join(name)) else { return };
+    /// Watches a directory that has just appeared; the walk that the hint leads to watches what is in it. False if it
+    /// was watched already: then whoever did that has walked it since, or was watching what is in it all along.
+    fn appeared(&self, table: &mut Table, parent: u32, name: &str) -> bool {
+        let Some(root) = table.node(parent).map(|node| node.root) else { return false };
+        let Some(path) = table.path(parent).and_then(|path| path.join(name)) else { return false };
         let opened = match table.roots.get(&root) {
             Some((_, fd)) => crate::disk::open_listed(fd.as_fd(), &self.whole, path.as_str()),
-            None => return,
+            None => return false,
         };
-        let Ok(dir) = opened else { return };
-        if let Some(wd) = self.watch(table, dir.as_fd()) {
-            table.insert(wd, root, parent, name);
-        }
+        let wd = opened.ok().and_then(|dir| self.watch(table, dir.as_fd()));
+        // What could not be opened or watched may be so for a moment only, while it is no directory known before.
+        wd.is_none_or(|wd| table.insert(wd, root, parent, name).1)
     }
 
     /// Takes one event in.
@@ -397,7 +405,7 @@ impl Inotify {
     ) {
         let Some(dir) = table.path(at) else { return };
         let Some(name) = name else {
-            sink(WatchEvent::Hint(root, dir));
+            sink(WatchEvent::Hint { root, path: dir, new_dir: false });
             return;
         };
         let Some((name, path)) = name.to_str().ok().and_then(|name| Some((name, dir.join(name)?))) else {
@@ -409,16 +417,17 @@ impl Inotify {
             }
             return;
         };
+        let mut new_dir = false;
         if what.contains(ReadFlags::ISDIR) {
             if what.contains(ReadFlags::MOVED_FROM) {
                 if let Some(child) = table.child(at, name) {
                     table.forget(child);
                 }
             } else if what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
-                self.appeared(table, at, name);
+                new_dir = self.appeared(table, at, name);
             }
         }
-        sink(WatchEvent::Hint(root, path));
+        sink(WatchEvent::Hint { root, path, new_dir });
     }
 }
 
@@ -435,7 +444,7 @@ impl Watcher for Inotify {
         };
         let mut table = self.table();
         if let Some(wd) = self.watch(&mut table, dir) {
-            let id = table.insert(wd, root, NONE, "");
+            let (id, _) = table.insert(wd, root, NONE, "");
             table.roots.insert(root, (id, fd));
         }
     }

@@ -300,7 +300,7 @@ impl<'a> Run<'a> {
             61 => {
                 let path = RelPath::new(choices.pick::<&str>(&PATHS)).expect("a path");
                 for root in self.host.disk.open_roots() {
-                    self.host.engine.handle_fs_event(self.host.now, root, &path);
+                    self.host.engine.handle_fs_event(self.host.now, root, &path, false);
                 }
             }
             62 => self.host.disk.overflow(),

@@ -11,11 +11,12 @@ use clearskies_core::engine::command::{Command, CommandError, Reply};
 use clearskies_core::engine::event::Event;
 use clearskies_core::files::archive_name::parse_archive_folder;
 use clearskies_core::ids::{CommandId, ConnId, Token};
-use clearskies_core::io::disk::{DiskOp, StageContent};
+use clearskies_core::io::disk::DiskOp;
 use clearskies_core::io::{Completion, DiskError, Output, StoreError, StoreOp};
 use clearskies_core::time::{Instant, Now, WallTime};
 
-use crate::sim::disk::Hint;
+use crate::sim::check::{ORDERED_BYTES_MAX, ORDERS_MAX};
+use crate::sim::disk::{Hint, carried_bytes};
 use crate::sim::{Rng, SimDisk, SimStore};
 
 /// When a run begins, in nanoseconds since 1970: in 2027.
@@ -23,11 +24,6 @@ pub const BEGIN_NS: i64 = 1_800_000_000_000_000_000;
 /// Where the engine listens.
 pub const PORT: u16 = 60_100;
 
-/// Orders that may be under way at once: the engine's own limits for reads, stages, copies and look-ups together stay
-/// far below it.
-const ORDERS_MAX: usize = 4096;
-/// Bytes of contents in orders that are under way: what may be requested at once, staged or on its way to large temps.
-const ORDERED_BYTES_MAX: usize = 96 << 20;
 /// Outputs of one call and what follows from it.
 const OUTPUTS_MAX: usize = 100_000;
 /// Calls that a timer may ask for at one moment.
@@ -143,16 +139,9 @@ impl Host {
 
     fn bounded(&self) {
         assert!(self.orders.len() <= ORDERS_MAX, "{} orders at once", self.orders.len());
-        let bytes = |order: &(Token, Order)| match &order.1 {
-            Order::Disk(DiskOp::Stage { files, .. }) => {
-                let length = |content: &StageContent| match content {
-                    StageContent::File(bytes) => bytes.len(),
-                    StageContent::Link(_) | StageContent::Copy { .. } => 0,
-                };
-                files.iter().map(|file| length(&file.content)).sum()
-            }
-            Order::Disk(DiskOp::WriteTemp { data, .. }) => data.0.len(),
-            _ => 0,
+        let bytes = |(_, order): &(Token, Order)| match order {
+            Order::Disk(op) => carried_bytes(op),
+            Order::Store(_) => 0,
         };
         let bytes: usize = self.orders.iter().map(bytes).sum();
         assert!(bytes <= ORDERED_BYTES_MAX, "{bytes} bytes in orders");
@@ -224,7 +213,9 @@ impl Host {
     pub fn hints(&mut self) {
         for hint in self.disk.take_hints() {
             match &hint {
-                Hint::Changed(root, path) => self.engine.handle_fs_event(self.now, *root, path),
+                Hint::Changed(root, path, new_dir) => {
+                    self.engine.handle_fs_event(self.now, *root, path, *new_dir)
+                }
                 Hint::Overflow(root) => self.engine.handle_fs_overflow(self.now, *root),
             }
         }

@@ -35,6 +35,9 @@ const REMEMBERED_MAX: usize = 64;
 /// Sizes of its contents: none, small, beyond what is staged as small, and more than one piece.
 const SIZES: [usize; 5] = [0, 5, 70_000, 300_000, (1 << 20) + 7];
 
+/// The longest content that it makes up.
+const MADE_UP_BYTES_MAX: usize = 2 << 20;
+
 /// Keys of its records: names that are there, that are not, and that must not be.
 const KEYS: [&str; 24] = [
     "/a",
@@ -67,6 +70,7 @@ const KEYS: [&str; 24] = [
 const TARGETS: [&str; 6] = ["a", "/outside", "../outside", "../outside/secret", ".", ""];
 
 /// What it is at each start.
+#[derive(Clone, Debug, Default)]
 pub struct Keys {
     peer: [u8; 32],
     id: [u8; 32],
@@ -95,6 +99,8 @@ pub struct Liar {
     records: Vec<Record>,
     /// Contents of which it said that there are.
     pub announced: BTreeSet<Sha256>,
+    /// The keys that the records which it said had, before and after.
+    pub keys_said: BTreeSet<String>,
     contents: BTreeMap<Sha256, Vec<u8>>,
     /// What it was asked for and did not give.
     asked: Vec<(Sha256, Option<(u64, u64)>)>,
@@ -146,6 +152,7 @@ impl Liar {
             next_uuid: 0,
             records: Vec::new(),
             announced: BTreeSet::new(),
+            keys_said: BTreeSet::new(),
             contents: BTreeMap::new(),
             asked: Vec::new(),
             peer: None,
@@ -255,15 +262,47 @@ impl Liar {
         }
     }
 
+    /// Says something of contents and of files of its own that is right in form, whatever it gives of them.
+    pub fn speak_of_contents(&mut self, choices: &mut Choices<'_>) {
+        match choices.below(4) {
+            0 => self.say_of_contents(choices),
+            1 => self.answer(choices),
+            2 => self.say_word(),
+            _ => self.say_file(choices),
+        }
+    }
+
+    /// A new file at a place of its own, whose content it has.
+    fn say_file(&mut self, choices: &mut Choices<'_>) {
+        let key = format!("/from the liar/{}", choices.below(8));
+        let content = vec![choices.byte(); *choices.pick(&SIZES)];
+        let (size, sha256) = (content.len() as u64, sha256(&content));
+        self.announced.insert(sha256);
+        self.contents.insert(sha256, content);
+        let value = Value::Entry(EntryValue::new(EntryContent::File { size, sha256 }));
+        let uuid = self.uuid();
+        if let Ok(record) = author::create(&mut self.author, uuid, key, value, Meta::default(), None) {
+            self.keys_said.insert(record.key.clone());
+            self.connection.send_body(|out| write_update(&record, None, out));
+            self.remember(record);
+            self.say_word();
+        }
+    }
+
+    fn uuid(&mut self) -> Uuid {
+        self.next_uuid += 1;
+        let mut uuid = self.author.peer.0;
+        uuid[8..].copy_from_slice(&self.next_uuid.to_be_bytes());
+        Uuid(uuid)
+    }
+
     /// A file, folder or link that was not there.
     fn say_new(&mut self, choices: &mut Choices<'_>) {
         let key = *choices.pick(&KEYS);
         let value = self.value(choices);
-        self.next_uuid += 1;
-        let mut uuid = self.author.peer.0;
-        uuid[8..].copy_from_slice(&self.next_uuid.to_be_bytes());
+        let uuid = self.uuid();
         let meta = self.meta(choices);
-        if let Ok(record) = author::create(&mut self.author, Uuid(uuid), key.into(), value, meta, None) {
+        if let Ok(record) = author::create(&mut self.author, uuid, key.into(), value, meta, None) {
             self.say_record(record, choices);
         }
     }
@@ -275,6 +314,7 @@ impl Liar {
         }
         let from = choices.pick(&self.records).clone();
         let (act, key) = (choices.below(6), *choices.pick(&KEYS));
+        self.keys_said.insert(from.key.clone());
         let changed = match act {
             0 => author::delete(&mut self.author, &from),
             1 => author::move_to(&mut self.author, &from, key.into()),
@@ -352,6 +392,7 @@ impl Liar {
         }
         let at = (choices.below(4) == 0)
             .then(|| Resume { token: [choices.byte(); 16], arrival: choices.short() as u64 });
+        self.keys_said.insert(record.key.clone());
         self.connection.send_body(|out| write_update(&record, at, out));
         self.remember(record);
         if choices.below(2) == 0 {
@@ -388,13 +429,21 @@ impl Liar {
     }
 
     /// Answers what it was asked for, in one way or another.
-    fn answer(&mut self, choices: &mut Choices<'_>) {
+    pub fn answer(&mut self, choices: &mut Choices<'_>) {
         if self.asked.is_empty() {
             return;
         }
         let at = choices.below(self.asked.len());
         let (sha256, range) = if choices.below(8) == 0 { self.asked[at] } else { self.asked.remove(at) };
-        let content = self.contents.get(&sha256).map_or(&[][..], Vec::as_slice);
+        let made_up;
+        let content = match self.contents.get(&sha256) {
+            Some(content) => content.as_slice(),
+            None => {
+                // What it has not got it makes up, as long as it must be.
+                made_up = vec![b'?'; self.size_of(&sha256)];
+                &made_up
+            }
+        };
         let (start, length) = range.unwrap_or((0, content.len() as u64));
         let from = usize::try_from(start).unwrap_or(usize::MAX).min(content.len());
         let end = usize::try_from(start.saturating_add(length)).unwrap_or(usize::MAX).min(content.len());
@@ -416,6 +465,15 @@ impl Liar {
         }
         self.connection
             .send_with_payload(&Message::Directory(DirectoryMessage::Data { sha256, range }), bytes);
+    }
+
+    /// How long a content is by the records that it knows.
+    fn size_of(&self, wanted: &Sha256) -> usize {
+        let size = |record: &Record| match record.content() {
+            Some(EntryContent::File { size, sha256 }) if sha256 == wanted => usize::try_from(*size).ok(),
+            _ => None,
+        };
+        self.records.iter().find_map(size).unwrap_or_default().min(MADE_UP_BYTES_MAX)
     }
 
     /// Says what it has, and asks for what others have.

@@ -55,7 +55,7 @@ fn message(name: &str, body: &[u8]) -> Option<Record> {
             clock(&since);
             None
         }
-        DatabaseMessage::Unknown => None,
+        DatabaseMessage::Looking { .. } | DatabaseMessage::Unknown => None,
     }
 }
 

@@ -84,6 +84,7 @@ fn messages() -> Vec<Message> {
         Message::Database(DatabaseMessage::GetUpdates { since: clock.clone(), resume }),
         Message::Database(DatabaseMessage::Current { knowledge: clock.clone() }),
         Message::Database(DatabaseMessage::Knowledge { knowledge: clock }),
+        Message::Database(DatabaseMessage::Looking { looking: true }),
         Message::Directory(DirectoryMessage::GetPresence),
         Message::Directory(DirectoryMessage::Present { sha256 }),
         Message::Directory(DirectoryMessage::Get { sha256, range: None }),

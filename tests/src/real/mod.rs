@@ -116,6 +116,9 @@ const ELSEWHERE: &[Verb] = &[
     Verb::Rollback,
     Verb::Clone,
     Verb::Deaf,
+    Verb::Half,
+    Verb::Slow,
+    Verb::Lie,
 ];
 
 /// The history of a seed, as far as it can be played.

@@ -7,6 +7,9 @@ use super::script::{CLOCK_TURN, Script, Step, Verb};
 /// The few places that everybody works at, so that they meet.
 pub const PATHS: [&str; 10] = ["a", "b", "c", "d", "d/a", "d/b", "e", "e/a", "e/d", "e/d/x"];
 
+/// So many of them where one machine's users act alone.
+const ALONE_PATHS: usize = 3;
+
 /// What is asked of a script, beside what its seed says.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shape {
@@ -41,10 +44,13 @@ const ACTS: &[(Verb, u64)] = &[
 const FAULTS: &[&[Verb]] = &[
     &[Verb::Part, Verb::Deaf, Verb::Mend, Verb::Mend],
     &[Verb::Reset, Verb::Line, Verb::Line],
+    &[Verb::Half],
     &[Verb::Kill, Verb::Start, Verb::Start],
     &[Verb::Stop, Verb::Start, Verb::Start],
     &[Verb::Power, Verb::Start, Verb::Start],
-    &[Verb::Die],
+    &[Verb::Die, Verb::Start],
+    // What a crash between two flushes breaks shows where they take long.
+    &[Verb::Slow, Verb::Slow, Verb::Kill, Verb::Start, Verb::Start],
     &[Verb::Errors, Verb::Errors],
     &[Verb::StoreFails],
     &[Verb::Full, Verb::Full],
@@ -55,6 +61,7 @@ const FAULTS: &[&[Verb]] = &[
     &[Verb::Wipe],
     &[Verb::Backup, Verb::Rollback],
     &[Verb::Clone],
+    &[Verb::Lie, Verb::Lie],
 ];
 
 /// What shows defects that are known and not mended yet (docs/testing.md): left out where a run must pass.
@@ -94,6 +101,10 @@ struct Maker {
     /// How much haste users are in: of ten pauses so many are none.
     haste: u64,
     large: bool,
+    /// Whether a liar says nonsense as well.
+    nonsense: bool,
+    /// The machine of which the users alone act, at the few first of all paths: what must not be is easily told then.
+    alone: Option<usize>,
     contents: u64,
 }
 
@@ -107,7 +118,9 @@ impl Maker {
         faults.retain(|kind| kind.iter().all(|verb| !without.contains(verb)));
         let faults_per_mille = *rng.pick(&[50, 200, 500]).expect("three");
         let (haste, large) = (rng.below(9), rng.per_mille(50));
-        Maker { rng, machines, acts, faults, faults_per_mille, haste, large, contents: 0 }
+        let nonsense = rng.per_mille(500);
+        let alone = rng.per_mille(150).then(|| usize::try_from(rng.below(machines as u64)).expect("few"));
+        Maker { rng, machines, acts, faults, faults_per_mille, haste, large, nonsense, alone, contents: 0 }
     }
 
     fn machine(&mut self) -> usize {
@@ -118,7 +131,8 @@ impl Maker {
         if self.rng.per_mille(400) {
             return format!("*{}", self.rng.below(20));
         }
-        (*self.rng.pick(&PATHS).expect("there are some")).to_owned()
+        let paths = if self.alone.is_some() { &PATHS[..ALONE_PATHS] } else { &PATHS };
+        (*self.rng.pick(paths).expect("there are some")).to_owned()
     }
 
     /// A content: mostly a new one, now and then one that somebody has written before.
@@ -158,6 +172,7 @@ impl Maker {
             }
         }
         let mut step = self.step(verb);
+        step.node = self.alone.unwrap_or(step.node);
         step.number = match verb {
             Verb::Write | Verb::Save | Verb::Append => self.content(),
             Verb::Touch => self.rng.below(2 * YEAR),
@@ -181,6 +196,9 @@ impl Maker {
             Verb::Line => self.rng.below(4),
             Verb::Errors => *self.rng.pick(&[0, 30, 200]).expect("three"),
             Verb::StoreFails => 1 + self.rng.below(3),
+            // Of one kind in a history: what nonsense breaks would hide what wrong contents break.
+            Verb::Lie => 2 * self.rng.below(1 << 20) + u64::from(self.nonsense),
+            Verb::Slow => *self.rng.pick(&[0, 300, 3000]).expect("three"),
             Verb::Full => self.rng.below(2),
             Verb::Hints => *self.rng.pick(&[0, 200, 900]).expect("three"),
             Verb::Clock => self.clock(),
@@ -188,7 +206,7 @@ impl Maker {
             _ => 0,
         };
         if verb == Verb::Die {
-            step.size = self.rng.below(3);
+            step.size = self.rng.below(6);
         }
         Some(step)
     }

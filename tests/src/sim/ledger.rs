@@ -26,6 +26,8 @@ pub struct Ledger {
     fates: BTreeMap<Vec<u8>, Fate>,
     /// Machines that forgot and may not have looked at their folder since.
     doubting: BTreeSet<usize>,
+    /// Machines whose users did anything.
+    hands: BTreeSet<usize>,
     /// Some machine may have forgotten what it had told others.
     pub forgetful: bool,
     /// Some machine was another before, or became what it had been earlier: what it deletes it may not have seen.
@@ -39,6 +41,16 @@ impl Ledger {
         fate.writes += 1;
         fate.handled |= fate.deleted.take().is_some();
         fate.alive = true;
+    }
+
+    /// A user of a machine did something.
+    pub fn had_a_hand(&mut self, node: usize) {
+        self.hands.insert(node);
+    }
+
+    /// Whether the users of one machine alone did anything.
+    pub fn is_of_one(&self) -> bool {
+        self.hands.len() == 1
     }
 
     /// A user who saw these contents put something else in their place.
@@ -55,6 +67,17 @@ impl Ledger {
             fate.alive = false;
             fate.deleted = Some((node, path.clone()));
         }
+    }
+
+    /// What a machine's user deleted, with the paths where it was.
+    pub fn deleted_by(&self, node: usize) -> Vec<(Vec<u8>, String)> {
+        let by = |fate: &Fate| fate.deleted.clone().filter(|(who, _)| *who == node).map(|(_, path)| path);
+        self.fates.iter().filter_map(|(content, fate)| Some((content.clone(), by(fate)?))).collect()
+    }
+
+    /// Something else came to where this had been deleted before any program looked: to the others it was replaced.
+    pub fn overwritten(&mut self, content: &[u8]) {
+        self.fate(content).deleted = None;
     }
 
     /// A machine's user took back deletes that were held there: some of these may come back.
@@ -98,6 +121,13 @@ impl Ledger {
         (fate.alive, fate.handled, fate.deleted, fate.back_on) = (true, true, None, Some(node));
     }
 
+    /// A machine's disk was thrown away: what had been brought back there is again what it was before, in archives.
+    pub fn thrown_away(&mut self, node: usize) {
+        for fate in self.fates.values_mut().filter(|fate| fate.back_on == Some(node)) {
+            fate.alive = false;
+        }
+    }
+
     /// A machine forgot: what was deleted there may never have been told. What it forgot to have come back passes for
     /// what was deleted before (sync.md, Known gaps).
     pub fn forgot(&mut self, node: usize) {
@@ -129,14 +159,24 @@ impl Ledger {
         self.fates.contains_key(content)
     }
 
+    /// Bytes of all contents that users wrote.
+    pub fn written(&self) -> u64 {
+        self.fates.keys().map(|content| content.len() as u64).sum()
+    }
+
     /// What must be somewhere.
     pub fn alive(&self) -> impl Iterator<Item = &Vec<u8>> {
         self.fates.iter().filter(|(_, fate)| fate.alive).map(|(content, _)| content)
     }
 
-    /// What must stand in the folders, and not in an archive alone.
+    /// What must stand in the folders, and not in an archive alone. To who forgot the last version of a file, one that
+    /// has the bytes of an earlier version may be that file, moved (sync.md, Known gaps). What was deleted and written
+    /// again elsewhere may be a move as well, of a file that somebody else changes meanwhile.
     pub fn standing(&self) -> impl Iterator<Item = &Vec<u8>> {
-        self.fates.iter().filter(|(_, fate)| fate.alive && !fate.settled).map(|(content, _)| content)
+        let is_sure = |fate: &Fate| {
+            fate.alive && !fate.settled && !(fate.writes > 1 && (self.forgetful || fate.handled))
+        };
+        self.fates.iter().filter(move |(_, fate)| is_sure(fate)).map(|(content, _)| content)
     }
 
     /// What must be somewhere, but for what is on none of the disks: those that a user threw away with a disk.

@@ -14,6 +14,7 @@ pub mod rng;
 pub mod script;
 pub mod share;
 pub mod shrink;
+pub mod signed;
 pub mod store;
 pub mod trace;
 pub mod users;

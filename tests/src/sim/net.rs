@@ -111,6 +111,15 @@ impl End {
             last_arrival: Instant(0),
         }
     }
+
+    /// Takes the first bytes of the inbox.
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        let (front, back) = self.inbox.as_slices();
+        let whole = count.min(front.len());
+        let bytes = [&front[..whole], &back[..count - whole]].concat();
+        self.inbox.drain(..count);
+        bytes
+    }
 }
 
 /// All connections, and who can reach whom.

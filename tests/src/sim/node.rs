@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use clearskies_core::config::{Config, RunToken};
 use clearskies_core::engine::Engine;
 use clearskies_core::engine::command::{CommandError, Reply};
-use clearskies_core::ids::{CommandId, ConnId, RootId, TempId};
+use clearskies_core::ids::{CommandId, ConnId, RootId, TempId, Token};
 use clearskies_core::time::Instant;
 
 use super::disk::SimDisk;
@@ -38,6 +39,8 @@ pub struct SimNode {
     pub home: &'static str,
     /// How far its wall clock is from the true time, in nanoseconds.
     pub clock_offset_ns: i64,
+    /// How much longer a flush of its disk takes.
+    pub flush_delay: Duration,
     /// When its engine wants to be called, if it was asked since its last call.
     pub(super) wakes: Option<Option<Instant>>,
     /// Counts starts; what an earlier one had ordered is dropped.
@@ -48,6 +51,10 @@ pub struct SimNode {
     pub notices: Vec<String>,
     /// Outputs of its engines to disk and store.
     pub outputs: u64,
+    /// Orders that its engine waits for, with the bytes of contents in them.
+    orders: BTreeMap<Token, usize>,
+    /// The most of them, and the most bytes, since the start.
+    pub orders_most: (usize, usize),
     /// Whether the engine said that it may end.
     pub stopped: bool,
     /// The file beside the store.
@@ -73,11 +80,14 @@ impl SimNode {
             lan: true,
             home: HOME,
             clock_offset_ns: 0,
+            flush_delay: Duration::ZERO,
             wakes: None,
             run: 0,
             replies: BTreeMap::new(),
             notices: Vec::new(),
             outputs: 0,
+            orders: BTreeMap::new(),
+            orders_most: (0, 0),
             stopped: false,
             token: None,
             clean: true,
@@ -87,6 +97,26 @@ impl SimNode {
             store_free: Instant(0),
             temps_free: BTreeMap::new(),
         }
+    }
+
+    /// Its engine has given an order.
+    pub(super) fn ordered(&mut self, token: Token, bytes: usize) {
+        self.orders.insert(token, bytes);
+        let (most, bytes_most) = &mut self.orders_most;
+        *most = self.orders.len().max(*most);
+        if bytes > 0 {
+            *bytes_most = self.orders.values().sum::<usize>().max(*bytes_most);
+        }
+    }
+
+    /// Its engine hears of an order.
+    pub(super) fn completed(&mut self, token: Token) {
+        self.orders.remove(&token);
+    }
+
+    /// Its engine is gone, with all that it waited for.
+    pub(super) fn forget_orders(&mut self) {
+        self.orders.clear();
     }
 
     /// Where it listens.

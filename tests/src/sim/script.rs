@@ -83,7 +83,8 @@ verbs! {
     /// Cuts the power.
     Power "power" "n",
     /// Has the program die at one of its outputs to disk or store, counted from now, and start at the next step: killed
-    /// before it is carried out (size 0) or after (1), or torn in the middle by a power cut (2).
+    /// before it is carried out (size 0) or after (1), or torn in the middle by a power cut (2). With 3, 4 and 5 it
+    /// dies like that and stays down, so that users act meanwhile.
     Die "die" "ncs",
     /// Starts the program.
     Start "start" "n",
@@ -91,6 +92,8 @@ verbs! {
     Part "part" "n",
     /// The machine does not reach the other, which reaches it.
     Deaf "deaf" "no",
+    /// Connections between both end for the machine, and the other hears nothing of it.
+    Half "half" "no",
     /// Mends the network.
     Mend "mend" "",
     /// Breaks all connections.
@@ -101,6 +104,8 @@ verbs! {
     Errors "errors" "nc",
     /// The next so many store operations fail.
     StoreFails "storefails" "nc",
+    /// Flushes take so many milliseconds longer, as on a stick.
+    Slow "slow" "nc",
     /// The volume is full (1), or has room (0).
     Full "full" "nc",
     /// So many hints of the watchers in a thousand are lost, and as many late, and as many doubled.
@@ -125,6 +130,9 @@ verbs! {
     Rollback "rollback" "n",
     /// The other machine becomes a copy of this one: home and folder.
     Clone "clone" "no",
+    /// A member of the club that lies calls the machine and says what the number chooses: even ones lie of contents
+    /// alone, odd ones of everything.
+    Lie "lie" "nc",
     /// Everything heals and comes to rest, and all is checked.
     Rest "rest" "",
     /// Each path that is not in step must say why.

@@ -2,6 +2,7 @@
 //! a part of it is durable, and a power cut keeps a legal prefix.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use clearskies_core::io::store::{Durability, Query, Row, Space, StoreDone, StoreError, StoreOp, Write};
@@ -26,7 +27,10 @@ impl Image {
                 self.0.entry(*space).or_default().remove(key);
             }
             Write::DeleteRange { space, start, end } => {
-                self.0.entry(*space).or_default().retain(|key, _| !(start <= key && key < end));
+                let Some(map) = self.0.get_mut(space).filter(|_| start < end) else { return };
+                let gone: Vec<Vec<u8>> =
+                    map.range::<[u8], _>(between(start, end)).map(|(key, _)| key.clone()).collect();
+                gone.iter().for_each(|key| _ = map.remove(key));
             }
         }
     }
@@ -41,11 +45,11 @@ impl Image {
             // A range that ends before it starts holds nothing.
             Query::Range { start, end, .. } | Query::Last { start, end, .. } if start >= end => Vec::new(),
             Query::Range { space, start, end, limit } => {
-                let rows = map(space).into_iter().flat_map(|map| map.range(start.clone()..end.clone()));
+                let rows = map(space).into_iter().flat_map(|map| map.range::<[u8], _>(between(start, end)));
                 rows.take(*limit as usize).map(row).collect()
             }
             Query::Last { space, start, end } => map(space)
-                .and_then(|map| map.range(start.clone()..end.clone()).next_back())
+                .and_then(|map| map.range::<[u8], _>(between(start, end)).next_back())
                 .map(row)
                 .into_iter()
                 .collect(),
@@ -63,13 +67,22 @@ impl Image {
     }
 }
 
+/// From one key on, and before another.
+fn between<'k>(start: &'k [u8], end: &'k [u8]) -> (Bound<&'k [u8]>, Bound<&'k [u8]>) {
+    (Bound::Included(start), Bound::Excluded(end))
+}
+
 /// A machine's store.
 #[derive(Debug, Default)]
 pub struct SimStore {
     live: Image,
+    /// As after the last power cut, or as it was put back.
     durable: Image,
-    /// Commits that a power cut may lose, oldest first, and when they were made.
+    /// Commits since then, oldest first, and when they were made. They are made durable when the power goes, and not
+    /// before: to most histories that never happens.
     pending: Vec<(Instant, Vec<Write>)>,
+    /// How many of them no power cut loses.
+    safe: usize,
     /// Commits that wrote something, since the start.
     pub commits: u64,
     /// The next operations end like this.
@@ -82,7 +95,6 @@ impl SimStore {
         if !self.faults.is_empty() {
             return Err(self.faults.remove(0));
         }
-        self.settle(now);
         match op {
             StoreOp::Load { queries } => {
                 Ok(StoreDone::Loaded(queries.iter().map(|query| self.live.query(query)).collect()))
@@ -92,7 +104,7 @@ impl SimStore {
                 writes.iter().for_each(|write| self.live.apply(write));
                 self.pending.push((now, writes));
                 if durability == Durability::Now {
-                    self.flush(self.pending.len());
+                    self.safe = self.pending.len();
                 }
                 Ok(StoreDone::Committed)
             }
@@ -101,8 +113,8 @@ impl SimStore {
 
     /// What is older than [`SOON`] has reached the disk.
     fn settle(&mut self, now: Instant) {
-        let old = self.pending.iter().take_while(|(made, _)| now.since(*made) >= SOON).count();
-        self.flush(old);
+        let rest = self.pending[self.safe..].iter();
+        self.safe += rest.take_while(|(made, _)| now.since(*made) >= SOON).count();
     }
 
     fn flush(&mut self, count: usize) {
@@ -113,18 +125,22 @@ impl SimStore {
 
     /// The program ended in good order: all of it is on the disk.
     pub fn close(&mut self) {
-        self.flush(self.pending.len());
+        self.safe = self.pending.len();
     }
 
     /// The power goes: some number of the newest commits that nobody waited for is lost. Whether any was.
     pub fn power_cut(&mut self, now: Instant, rng: &mut Rng) -> bool {
         self.settle(now);
-        let pending = self.pending.len();
+        let pending = self.pending.len() - self.safe;
         let kept = usize::try_from(rng.below(pending as u64 + 1)).expect("no more than a length");
-        self.flush(kept);
+        self.flush(self.safe + kept);
         self.pending.clear();
-        self.live = self.durable.clone();
-        kept < pending
+        self.safe = 0;
+        let lost = kept < pending;
+        if lost {
+            self.live = self.durable.clone();
+        }
+        lost
     }
 
     /// The maps as a user's backup would hold them.
@@ -137,6 +153,7 @@ impl SimStore {
         self.live = image.clone();
         self.durable = image;
         self.pending.clear();
+        self.safe = 0;
     }
 
     /// The maps as they are now.

@@ -48,7 +48,8 @@ impl Survey {
                     // What lies in a directory that could not be read was never seen; and with a directory that was
                     // gone all that it holds is back.
                     let unseen = is_dir && self.unreadable.remove(&path).is_some();
-                    let walked = is_dir && (back || unseen || !(was_dir && same_dir));
+                    let came = self.to_walk.remove(&path);
+                    let walked = is_dir && (came || back || unseen || !(was_dir && same_dir));
                     let seen = present(stamp, row);
                     if is_dir {
                         self.hint_unreadable_in(&path, now);
@@ -86,6 +87,9 @@ impl Survey {
                     }
                 }
                 Err(error) => {
+                    if self.to_walk.remove(&path) {
+                        self.new_dirs.insert(path.clone());
+                    }
                     self.note_unreadable(path, error, now);
                 }
             }

@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::gather::Gathering;
-use super::{Ask, GoneMode, HINTS_MAX, RESCAN_FACTOR, RESCAN_FIRST, Step, Survey};
+use super::{Ask, DOUBT_ROUNDS, GoneMode, HINTS_MAX, RESCAN_FACTOR, RESCAN_FIRST, Step, Survey};
 use crate::engine::outbox::Outbox;
 use crate::files::path::RelPath;
 use crate::files::reconcile::{Appeared, match_moves, stamp_matches};
@@ -117,10 +117,11 @@ impl Survey {
         }
         let Doubt { path, other, state, why } = doubt;
         if why == Why::Known && !busy.contains(&other) {
-            if self.doubted.len() >= HINTS_MAX {
-                self.doubted.clear();
+            self.doubts_overflowed |= self.hints.len() + 2 > HINTS_MAX;
+            // The first ones stay where there are too many, so that each look is sure of some.
+            if self.doubted.len() < HINTS_MAX || self.doubted.contains_key(&other) {
+                self.doubted.insert(other.clone(), path.clone());
             }
-            self.doubted.insert(other.clone(), path.clone());
         }
         // What was read too soon after its last change is read again anyway.
         if let Some(state) = state.filter(|state| state.settled) {
@@ -170,6 +171,19 @@ impl Survey {
             }
             !is_hinted
         });
+    }
+
+    /// A look through the folder begins, of which nothing is sure: the two ends of a move may be found far apart. Only
+    /// where one such look after another ends with more doubts than can be looked at (thousands of files that have two
+    /// names each) the next is sure of some.
+    pub(super) fn begin_full_doubted(&mut self, busy: &BTreeSet<RelPath>) {
+        self.doubt_rounds = if self.doubts_overflowed { self.doubt_rounds + 1 } else { 0 };
+        self.doubts_overflowed = false;
+        for (from, path) in core::mem::take(&mut self.doubted) {
+            if self.doubt_rounds >= DOUBT_ROUNDS && !busy.contains(&from) && !busy.contains(&path) {
+                self.sure.insert(path);
+            }
+        }
     }
 
     pub(super) fn end(&mut self, now: Now) {
@@ -224,6 +238,24 @@ mod tests {
             survey.todo.push(todo(Stamp { ctime_ns: state.stamp.ctime_ns + 1, ..state.stamp }));
             survey.take_known();
             assert!(survey.todo.pop().is_some_and(|todo| todo.content.is_none()));
+        }
+    }
+
+    #[test]
+    fn a_look_is_sure_of_some_where_those_before_it_left_too_many_doubts() {
+        let now = Now { mono: Instant(0), wall: WallTime(0) };
+        let mut survey = Survey::new(RootId(1));
+        for round in 1..=DOUBT_ROUNDS {
+            for at in 0..HINTS_MAX + 1 {
+                let (new, other) = (path(&alloc::format!("b{at}")), path(&alloc::format!("a{at}")));
+                let doubt = Doubt { path: new, other, state: None, why: Why::Known };
+                survey.note_doubted(doubt, &BTreeSet::new(), now);
+            }
+            survey.pump(now, true, &BTreeSet::new(), 0, &mut Outbox::default());
+            assert!(survey.full, "the hints were too many");
+            let sure = if round == DOUBT_ROUNDS { HINTS_MAX } else { 0 };
+            assert_eq!(survey.sure.len(), sure, "look {round}");
+            survey.end(now);
         }
     }
 

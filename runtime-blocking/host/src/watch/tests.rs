@@ -39,7 +39,7 @@ fn add(watcher: &Inotify, root: RootId, top: &Path, rel: &str) {
 fn hints(watcher: &Inotify) -> Vec<(u32, String)> {
     let mut seen = Vec::new();
     watcher.poll(&mut |event| match event {
-        WatchEvent::Hint(root, path) => seen.push((root.0, path.as_str().to_owned())),
+        WatchEvent::Hint { root, path, .. } => seen.push((root.0, path.as_str().to_owned())),
         other => panic!("{other:?}"),
     });
     seen.sort();
@@ -118,6 +118,40 @@ fn a_moved_directory_takes_its_watches_along() {
     std::fs::write(top.join("a/f"), b"").unwrap();
     std::fs::write(top.join("z/f"), b"").unwrap();
     assert_eq!(only(&watcher), ["a/f", "z/f"]);
+}
+
+/// The paths at which directories came that nobody had watched.
+fn new_dirs(watcher: &Inotify) -> Vec<String> {
+    let mut seen = Vec::new();
+    watcher.poll(&mut |event| match event {
+        WatchEvent::Hint { path, new_dir, .. } if new_dir => seen.push(path.as_str().to_owned()),
+        _ => {}
+    });
+    seen
+}
+
+#[test]
+fn tells_of_directories_in_which_nothing_is_watched() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path();
+    std::fs::create_dir_all(top.join("a/b")).unwrap();
+    let watcher = Inotify::new().unwrap();
+    add(&watcher, ROOT, top, "");
+    // Away and back before anybody looks, and so out of the folder and in again.
+    std::fs::rename(top.join("a"), top.join("c")).unwrap();
+    std::fs::rename(top.join("c"), top.join("a")).unwrap();
+    assert!(new_dirs(&watcher).contains(&"a".to_owned()));
+    add(&watcher, ROOT, top, "");
+    // Removed and made anew, perhaps with the inode that it had.
+    std::fs::remove_dir_all(top.join("a")).unwrap();
+    std::fs::create_dir(top.join("a")).unwrap();
+    std::fs::write(top.join("a/f"), b"f").unwrap();
+    assert_eq!(new_dirs(&watcher), ["a"]);
+    // Whoever makes a directory and watches it at once knows all that came in it since.
+    std::fs::create_dir(top.join("own")).unwrap();
+    add(&watcher, ROOT, top, "own");
+    std::fs::write(top.join("own/f"), b"f").unwrap();
+    assert_eq!(new_dirs(&watcher), [""; 0]);
 }
 
 #[test]

@@ -8,6 +8,20 @@ use super::users::{Item, Tree};
 
 /// Bytes that one machine may send in an hour of rest, for each other: signs of life, and nothing else.
 pub const IDLE_BYTES_PER_HOUR: u64 = 40_000;
+/// Bytes that what follows from one act of a user may need, on each connection, beside contents: he may have moved a
+/// folder with some ten paths.
+pub const ACT_BYTES: u64 = 12 * RENAME_BYTES;
+/// In the names of files that were brought back to where something else is.
+const RESTORED: &str = ".CONFLICT.RESTORED.";
+/// Orders that an engine may have under way at once: its own limits for reads, stages, copies and look-ups together
+/// stay far below it.
+pub const ORDERS_MAX: usize = 4096;
+/// Bytes of contents in orders that are under way: what may be requested at once, staged or on its way to large temps.
+pub const ORDERED_BYTES_MAX: usize = 96 << 20;
+/// Commits, changes of files and hashes that one machine may make in an hour while it waits for what nobody gives.
+pub const WAITING_WORK_PER_HOUR: u64 = 200;
+/// Bytes that it may send to each other meanwhile.
+pub const WAITING_BYTES_PER_HOUR: u64 = 400_000;
 /// Bytes that the records of one renamed path may need, on each connection.
 pub const RENAME_BYTES: u64 = 3000;
 
@@ -112,6 +126,42 @@ pub fn still(before: &Counts, after: &Counts, hours: u64) -> Checked {
     Ok(())
 }
 
+/// 11: between two moments an hour apart, while something is waited for that a liar keeps back, little was done.
+pub fn calm(before: &Counts, after: &Counts) -> Checked {
+    let sum = |counts: &Counts| counts.work.iter().map(|(a, b, c)| a + b + c).sum::<u64>();
+    let (done, machines) = (sum(after) - sum(before), after.work.len() as u64);
+    let pairs = machines * machines.saturating_sub(1);
+    let sent = after.bytes - before.bytes;
+    if done > machines * WAITING_WORK_PER_HOUR || sent > pairs * WAITING_BYTES_PER_HOUR {
+        let text = format!("{done} acts and {sent} bytes in an hour: {before:?}, then {after:?}");
+        return Err(Broken::new(11, "works without end", text));
+    }
+    Ok(())
+}
+
+/// 11: an engine never had more orders under way, or more bytes of contents in them, than it may.
+pub fn orders_within_limits(node: usize, (orders, bytes): (usize, usize)) -> Checked {
+    if orders <= ORDERS_MAX && bytes <= ORDERED_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Broken::new(11, "orders", format!("n{node} had {orders} orders, {bytes} bytes in them")))
+}
+
+/// 11: in a history without faults no more was sent than records for each act, each content to each machine twice, and
+/// signs of life.
+pub fn talk_is_bounded(sent: u64, machines: u64, acts: u64, written: u64, hours: u64) -> Checked {
+    let pairs = machines * machines.saturating_sub(1);
+    let most = pairs * (acts * ACT_BYTES + hours * IDLE_BYTES_PER_HOUR) + 2 * machines * written;
+    if sent <= most {
+        return Ok(());
+    }
+    Err(Broken::new(
+        11,
+        "talks much",
+        format!("{sent} bytes for {acts} acts that wrote {written}, {most} at most"),
+    ))
+}
+
 /// 2: what nobody replaced or deleted is somewhere.
 pub fn nothing_lost(machines: &[Machine], ledger: &Ledger) -> Checked {
     let trees = machines.iter().flat_map(|machine| files(&machine.tree).map(|(_, data)| data));
@@ -143,6 +193,20 @@ pub fn one_conflict_file(machines: &[Machine], ledger: &Ledger) -> Checked {
         }
     }
     all_well(3, "conflict files", complaints)
+}
+
+/// 3: where the users of one machine alone did anything there is no conflict file, but for what they brought back.
+pub fn conflicts_need_two(machines: &[Machine], ledger: &Ledger) -> Checked {
+    if !ledger.is_of_one() {
+        return Ok(());
+    }
+    let mut complaints = Vec::new();
+    for (index, machine) in machines.iter().enumerate() {
+        let made =
+            files(&machine.tree).filter(|(path, _)| conflict_of(path).is_some() && !path.contains(RESTORED));
+        complaints.extend(made.map(|(path, data)| format!("n{index} {path} holds {}", short(data))));
+    }
+    all_well(3, "a conflict of one", complaints)
 }
 
 /// 4: what was deleted is not back at its path.

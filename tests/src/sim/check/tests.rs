@@ -45,6 +45,33 @@ fn trees_that_differ_are_seen() {
 }
 
 #[test]
+fn work_without_end_and_orders_beyond_limits_are_seen() {
+    let before = Counts { work: vec![(1, 2, 3); 2], bytes: 100 };
+    let later = |more, sent| Counts { work: vec![(1, 2 + more, 3); 2], bytes: 100 + sent };
+    assert_eq!(calm(&before, &later(WAITING_WORK_PER_HOUR, 2 * WAITING_BYTES_PER_HOUR)), Ok(()));
+    breaks(calm(&before, &later(WAITING_WORK_PER_HOUR + 1, 0)), 11);
+    breaks(calm(&before, &later(0, 2 * WAITING_BYTES_PER_HOUR + 1)), 11);
+    let most = 2 * (3 * ACT_BYTES + IDLE_BYTES_PER_HOUR) + 4 * 1000;
+    assert_eq!(talk_is_bounded(most, 2, 3, 1000, 1), Ok(()));
+    breaks(talk_is_bounded(most + 1, 2, 3, 1000, 1), 11);
+    assert_eq!(orders_within_limits(0, (ORDERS_MAX, ORDERED_BYTES_MAX)), Ok(()));
+    breaks(orders_within_limits(0, (ORDERS_MAX + 1, 0)), 11);
+    breaks(orders_within_limits(0, (1, ORDERED_BYTES_MAX + 1)), 11);
+}
+
+#[test]
+fn a_conflict_of_one_machine_with_itself_is_seen() {
+    let world = |name: &str| [machine(&[("d/a.txt", file("2")), (name, file("1"))])];
+    let made = world("d/a.CONFLICT.ABCDEFGH.txt");
+    let mut ledger = Ledger::default();
+    ledger.had_a_hand(0);
+    breaks(conflicts_need_two(&made, &ledger), 3);
+    assert_eq!(conflicts_need_two(&world("d/a.CONFLICT.RESTORED.ABCDEFGH.txt"), &ledger), Ok(()));
+    ledger.had_a_hand(1);
+    assert_eq!(conflicts_need_two(&made, &ledger), Ok(()));
+}
+
+#[test]
 fn what_is_left_of_the_work_is_seen() {
     assert_eq!(nothing_left_over(&[Machine::default()]), Ok(()));
     breaks(nothing_left_over(&[Machine { temps: 1, ..Machine::default() }]), 1);

@@ -19,7 +19,7 @@ mod ops;
 mod place;
 mod temps;
 
-pub use ops::{changes_files, op_name, root_of, temp_of};
+pub use ops::{carried_bytes, changes_files, op_name, root_of, temp_of};
 
 /// A marker is read up to here.
 const MARKER_BYTES_MAX: usize = 4096;
@@ -28,8 +28,8 @@ const PRIVATE: &[u8] = b".clearskies";
 /// A hint of the watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// Something at or beneath this path may have changed.
-    Changed(RootId, RelPath),
+    /// Something at or beneath this path may have changed; whether a directory came there in which nothing was watched.
+    Changed(RootId, RelPath, bool),
     /// Hints of this root were lost.
     Overflow(RootId),
 }
@@ -265,7 +265,8 @@ impl SimDisk {
                 continue;
             }
             let path = std::str::from_utf8(name).ok().and_then(|name| path.join(name)).unwrap_or(path);
-            hints.push(Hint::Changed(*id, path));
+            // Here a directory stays watched wherever it goes.
+            hints.push(Hint::Changed(*id, path, false));
         }
         hints.into_iter().for_each(|hint| self.hint(hint));
     }

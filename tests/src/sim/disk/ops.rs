@@ -1,7 +1,7 @@
 //! What operations are called, and what they are about.
 
 use clearskies_core::ids::{RootId, TempId};
-use clearskies_core::io::disk::DiskOp;
+use clearskies_core::io::disk::{DiskOp, StageContent};
 
 /// An operation's name, for logs and faults.
 pub fn op_name(op: &DiskOp) -> &'static str {
@@ -53,6 +53,19 @@ pub fn changes_files(op: &DiskOp) -> bool {
             | DiskOp::TakeArchived { .. }
             | DiskOp::WriteMarker { .. }
     )
+}
+
+/// Bytes of contents that an operation carries.
+pub fn carried_bytes(op: &DiskOp) -> usize {
+    let length = |content: &StageContent| match content {
+        StageContent::File(bytes) => bytes.len(),
+        StageContent::Link(_) | StageContent::Copy { .. } => 0,
+    };
+    match op {
+        DiskOp::Stage { files, .. } => files.iter().map(|file| length(&file.content)).sum(),
+        DiskOp::WriteTemp { data, .. } => data.0.len(),
+        _ => 0,
+    }
 }
 
 /// The temp whose writes must stay in order.

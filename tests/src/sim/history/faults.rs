@@ -2,6 +2,7 @@
 //! what they were.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use clearskies_core::club::level::Level;
 use clearskies_core::engine::command::{Command, Existing, Reply};
@@ -13,11 +14,14 @@ use super::super::net::Conditions;
 use super::super::script::{CLOCK_TURN, Step, Verb};
 use super::super::share::SHARE;
 use super::super::store::Image;
-use super::super::world::{Ambush, Moment};
+use super::super::world::{Ambush, Manner, Moment};
 use super::{ASIDE, History, ROOM};
 
 /// Room that is left on a volume that is full.
 const SCRAPS: u64 = 10;
+
+/// The slowest that a flush can be made.
+const SLOWEST_MS: u64 = 60_000;
 
 /// A line as a script names it.
 fn line(number: u64) -> Conditions {
@@ -46,17 +50,21 @@ impl History {
                     .extend(files.into_iter().map(|(path, data)| (path, data.into())));
             }
             Verb::Die => {
-                let moment = match step.size {
+                let moment = match step.size % 3 {
                     0 => Moment::Before,
                     1 => Moment::After,
                     _ => Moment::Torn,
                 };
                 self.world.ambush = Some(Ambush { node, output: step.number, moment });
-                self.dying = Some(node);
+                self.dying = Some((node, step.size));
             }
             Verb::Start if !self.runs(node) => self.world.start(node),
             Verb::Part => self.world.partition(&[node]),
             Verb::Deaf if node != step.other => self.world.net.block(node, step.other),
+            Verb::Half if node != step.other => {
+                self.halved = true;
+                self.world.half_close(node, step.other);
+            }
             Verb::Mend => self.world.heal(),
             Verb::Reset => self.world.reset_all(),
             Verb::Line => self.world.net.conditions = line(step.number),
@@ -64,6 +72,9 @@ impl History {
             Verb::StoreFails => {
                 let faults = (0..step.number.min(5)).map(|_| StoreError::NoSpace);
                 self.world.nodes[node].store.faults.extend(faults);
+            }
+            Verb::Slow => {
+                self.world.nodes[node].flush_delay = Duration::from_millis(step.number.min(SLOWEST_MS))
             }
             Verb::Full => {
                 let fs = &mut self.world.nodes[node].disk.fs;
@@ -78,7 +89,9 @@ impl History {
                 if let Some(path) = self.typed(node, &step.path).and_then(|path| RelPath::new(&path)) {
                     self.world.node(node).disk(|disk, _| {
                         let roots = disk.open_roots();
-                        roots.into_iter().for_each(|root| disk.hint(Hint::Changed(root, path.clone())));
+                        roots
+                            .into_iter()
+                            .for_each(|root| disk.hint(Hint::Changed(root, path.clone(), false)));
                     });
                 }
             }
@@ -104,9 +117,19 @@ impl History {
                     self.ledger.forgot(node);
                     self.ledger.confused = true;
                     self.world.nodes[node].put_home_back(backup);
+                    // What it does not know and somebody deletes passes for new (sync.md, Known gaps).
+                    let files = self.files(node);
+                    self.ledger.handled(&self.unseen(node, &files));
                     self.lose_codes(node);
                     self.world.start(node);
                 }
+            }
+            Verb::Lie if self.runs(node) => {
+                let manner = if step.number.is_multiple_of(2) { Manner::Contents } else { Manner::Records };
+                if self.lied != Some(Manner::Records) {
+                    self.lied = Some(manner);
+                }
+                self.world.lie(node, manner, step.number);
             }
             Verb::Clone if node != step.other => self.clone_machine(node, step.other),
             _ => {}
@@ -198,6 +221,7 @@ impl History {
         self.give_back(node);
         self.give_back(other);
         self.end(other);
+        self.ledger.thrown_away(other);
         self.ledger.forgot(other);
         self.ledger.confused = true;
         let fs = self.world.nodes[node].disk.fs.clone();

@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use clearskies_core::discovery::dialer::Dialer;
 use clearskies_core::engine::command::{Command, Reply};
+use clearskies_core::files::path::RelPath;
 use clearskies_core::files::row::PathRow;
+use clearskies_core::ids::RootId;
 use clearskies_core::index::codec::PeerTable;
 use clearskies_core::index::record::EntryContent;
 use clearskies_core::io::store::Space;
-use clearskies_core::share::layout::{Fact, MetaKey, meta_key, path_of_key};
+use clearskies_core::share::layout::{Fact, MetaKey, meta_key, path_key, path_of_key};
 
 use super::super::check::{self, Checked, Counts, Machine};
 use super::super::share::SHARE;
 use super::super::users::{Item, Tree};
 use super::History;
+use super::Manner;
 use crate::member::sha256;
 
 const NOT_AVAILABLE: &str = "no connected peer has its content";
@@ -45,6 +48,43 @@ impl History {
             let waits =
                 |path: &String, item: &Item| pending.contains(path) || *item == Item::Dir(0) && above(path);
             machine.tree.retain(|path, item| !waits(path, item));
+        }
+        machines
+    }
+
+    /// Whether a liar's records are all that any machine still waits for.
+    pub(super) fn only_lies_wait(&self) -> bool {
+        let machines = || self.machines();
+        let waiting =
+            |machines: Vec<Machine>| machines.into_iter().map(|machine| machine.pending.len()).sum::<usize>();
+        self.lied == Some(Manner::Records)
+            && waiting(machines()) > 0
+            && waiting(self.without_lies(machines())) == 0
+    }
+
+    /// The machines without what a liar spoke of, what lies beneath or above that, and conflict files of all these.
+    pub(super) fn without_lies(&self, mut machines: Vec<Machine>) -> Vec<Machine> {
+        let said: Vec<String> =
+            self.world.lied_of().iter().map(|key| key.trim_start_matches('/').to_owned()).collect();
+        let beneath =
+            |path: &str, dir: &str| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+        let touched =
+            |path: &str| said.iter().any(|key| path == key || beneath(path, key) || beneath(key, path));
+        let is_doubtful = |path: &String| {
+            let mut path = path.clone();
+            loop {
+                if touched(&path) {
+                    return true;
+                }
+                match check::conflict_of(&path) {
+                    Some(original) => path = original,
+                    None => return false,
+                }
+            }
+        };
+        for machine in &mut machines {
+            machine.tree.retain(|path, _| !is_doubtful(path));
+            machine.pending.retain(|path| !is_doubtful(path));
         }
         machines
     }
@@ -124,9 +164,10 @@ impl History {
     /// The row of a path.
     fn row(&self, index: usize, path: &str) -> Option<PathRow> {
         let live = self.world.nodes[index].store.live();
+        // Of whatever share: what follows its number is the same.
+        let wanted = path_key(RootId(0), &RelPath::new(path)?).split_off(size_of::<RootId>());
         let mut rows = live.iter(Space::Path);
-        let (_, value) =
-            rows.find(|(key, _)| path_of_key(key).is_some_and(|known| known.as_str() == path))?;
+        let (_, value) = rows.find(|(key, _)| key.get(size_of::<RootId>()..) == Some(&wanted[..]))?;
         let fact = Fact::Peers as u8;
         let is_peers =
             |key: &[u8]| matches!(meta_key(key), Some(MetaKey::Club(_, found, _)) if found == fact);
@@ -189,7 +230,8 @@ impl History {
             })
         };
         // Who meets nobody says the same of what others have.
-        self.ledger.forgetful && shares.all(|line| told(line) && !line.contains("state: Alone"))
+        let may_be = self.ledger.forgetful || self.lied.is_some();
+        may_be && shares.all(|line| told(line) && !line.contains("state: Alone"))
     }
 
     /// What every machine says of every path that differs or is not in step.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clearskies_core::engine::command::{Command, Reply};
 use clearskies_core::io::disk::DiskError;
+use clearskies_core::time::Instant;
 
 use super::World;
 use super::check::{self, Broken, Checked};
@@ -21,6 +22,7 @@ use super::rng::Rng;
 use super::script::{Script, Step, Verb};
 use super::share::SHARE;
 use super::store::Image;
+use super::world::Manner;
 
 mod club;
 mod faults;
@@ -32,6 +34,10 @@ pub use users::content;
 /// Everything must be at rest so long after it healed: every back-off, and the hour for which missing changes are
 /// waited for, twice.
 const DEADLINE: Duration = Duration::from_secs(3 * 3600);
+/// What is not at rest after so long is looked at by the checks, and its deletes are confirmed: at first,
+const QUIET_FIRST: Duration = Duration::from_secs(60);
+/// and at last.
+const QUIET_MAX: Duration = Duration::from_secs(300);
 /// A node tries its database again within this.
 const DATABASE_PAUSE: Duration = Duration::from_secs(300);
 /// What was too young is looked at once more within this.
@@ -40,6 +46,9 @@ const SETTLED: Duration = Duration::from_secs(900);
 const IDLE_HOURS: u64 = 1;
 /// How often held deletes are confirmed before rest is given up.
 const DECISIONS_MAX: u32 = 5;
+/// How long a machine may take a connection for alive of which only the other side has heard that it ended: it sends
+/// away whoever calls meanwhile (protocol §5).
+const HALF_OPEN: Duration = Duration::from_secs(90);
 /// Room on a volume that is not full.
 const ROOM: u64 = 1 << 40;
 /// Where a folder lies whose place an empty one took.
@@ -95,12 +104,20 @@ struct History {
     anew: BTreeSet<usize>,
     /// Machines that became a copy of another one, until all is at rest.
     copies: BTreeSet<usize>,
-    /// The machine whose engine is to die at an output.
-    dying: Option<usize>,
+    /// The machine whose engine is to die at an output, and how, as the step `die` has it.
+    dying: Option<(usize, u64)>,
     /// Whether a home was copied, and with it whom that machine knows.
     copied: bool,
     /// Whether something still waits for a content that is lost.
     waits: bool,
+    /// Acts of users so far, if nothing but users' doing is in the script.
+    acted: Option<u64>,
+    /// When it began, and the bytes that had been sent by then.
+    began: (Instant, u64),
+    /// Whether connections ended for one side alone, until all is at rest.
+    halved: bool,
+    /// How a member lied, if one did.
+    lied: Option<Manner>,
     options: Options,
 }
 
@@ -158,10 +175,18 @@ impl History {
         world.trace.on = options.log;
         world.steps_max = STEPS_MAX;
         world.run_for(Duration::from_secs(5));
+        if script.steps.iter().any(|step| step.verb == Verb::Lie) {
+            world.admit_liar(SHARE);
+        }
         for node in &mut world.nodes {
             node.outputs = 0;
         }
+        let faultless =
+            |step: &Step| step.verb.is_users() || matches!(step.verb, Verb::Wait | Verb::Rest | Verb::Why);
+        let began = (world.now(), world.net.bytes_sent);
         History {
+            acted: script.steps.iter().all(faultless).then_some(0),
+            began,
             world,
             ledger: Ledger::default(),
             acts: String::new(),
@@ -174,6 +199,8 @@ impl History {
             dying: None,
             copied: false,
             waits: false,
+            halved: false,
+            lied: None,
             options,
         }
     }
@@ -204,7 +231,10 @@ impl History {
             Verb::Wait => self.world.run_for(Duration::from_millis(step.number)),
             Verb::Rest => return self.rest(),
             Verb::Why => return self.why(step.node),
-            verb if verb.is_users() => self.user(step),
+            verb if verb.is_users() => {
+                self.acted = self.acted.map(|acts| acts + 1);
+                self.user(step);
+            }
             _ => self.fault(step),
         }
         Ok(())
@@ -212,30 +242,54 @@ impl History {
 
     /// What must hold at any time.
     fn each_step(&mut self) -> Checked {
-        if let Some(node) = self.dying.filter(|node| self.world.ambush.is_none() && !self.runs(*node)) {
+        let died = |(node, _): &(usize, u64)| self.world.ambush.is_none() && !self.runs(*node);
+        if let Some((node, how)) = self.dying.filter(died) {
             self.dying = None;
-            self.say(format_args!("n{node} died at its output, and starts"));
-            self.ledger.forgot(node);
+            let (torn, stays) = (how % 3 == 2, how >= 3);
+            self.say(format_args!(
+                "n{node} died at its output, and {}",
+                if stays { "stays" } else { "starts" }
+            ));
+            if torn {
+                self.ledger.forgot(node);
+            }
             self.whole_tree(node)?;
-            self.world.start(node);
+            if !stays {
+                self.world.start(node);
+            }
         }
         let mut shown = Vec::new();
         for node in &mut self.world.nodes {
             shown.append(&mut node.disk.shown);
         }
-        check::whole(shown.iter().map(|(path, data)| (path, data.as_ref())), &self.ledger)
+        self.whole(shown.iter().map(|(path, data)| (path, data.as_ref())))?;
+        let mut most = self.world.nodes.iter().map(|node| node.orders_most).enumerate();
+        most.try_for_each(|(index, most)| check::orders_within_limits(index, most))
+    }
+
+    /// What shows was written by a user, or is what a liar announced.
+    fn whole<'a>(&self, shown: impl Iterator<Item = (&'a String, &'a Vec<u8>)>) -> Checked {
+        let users = |(_, data): &(&String, &Vec<u8>)| {
+            self.lied.is_none() || self.ledger.knows(data) || !self.world.was_announced(data)
+        };
+        check::whole(shown.filter(users), &self.ledger)
     }
 
     /// What a machine shows, all of it: after its power failed.
     fn whole_tree(&self, node: usize) -> Checked {
         let files = self.files(node);
-        check::whole(files.iter().map(|(path, data)| (path, data)), &self.ledger)
+        self.whole(files.iter().map(|(path, data)| (path, data)))
     }
 
     /// Mends everything that was broken, and starts what is down.
     fn heal(&mut self) {
+        if self.dying.is_some() && self.world.ambush.is_none() {
+            // Its death has begun, and comes when that output is carried out.
+            self.world.run_for(Duration::from_secs(1));
+        }
         self.world.ambush = None;
-        if let Some(node) = self.dying.take().filter(|node| !self.runs(*node)) {
+        self.world.silence_liar();
+        if let Some((node, _)) = self.dying.take().filter(|(node, how)| how % 3 == 2 && !self.runs(*node)) {
             self.ledger.forgot(node);
         }
         self.world.net.conditions = Conditions::default();
@@ -247,6 +301,7 @@ impl History {
             node.disk.chaos = None;
             node.disk.faults.clear();
             node.disk.fs.capacity = ROOM;
+            node.flush_delay = Duration::ZERO;
             node.disk.unplugged.clear();
             node.store.faults.clear();
             node.notices.clear();
@@ -264,6 +319,9 @@ impl History {
         }
         if self.copied {
             self.introduce();
+        }
+        if std::mem::take(&mut self.halved) {
+            self.world.run_for(HALF_OPEN);
         }
     }
 
@@ -299,19 +357,44 @@ impl History {
         }
         self.each_step()?;
         let machines = self.machines();
-        let settled = if self.waits { Self::without_waiting(machines.clone()) } else { machines.clone() };
+        let mut settled = if self.waits { Self::without_waiting(machines.clone()) } else { machines.clone() };
+        // Who may write may replace and delete as well: what was done so in his name is not the machines' fault.
+        let wronged = self.lied == Some(Manner::Records);
+        if wronged {
+            settled = self.without_lies(settled);
+        }
         check::same_trees(&settled)?;
         check::nothing_lost(&machines, &self.ledger)?;
-        check::deleted_stays_deleted(&settled, &self.ledger)?;
-        if !self.ledger.confused {
+        if !wronged {
+            check::deleted_stays_deleted(&settled, &self.ledger)?;
+        }
+        if !self.ledger.confused && !wronged {
             check::edits_stand(&machines, &self.ledger)?;
         }
         check::inside(&machines, OUTSIDE)?;
-        if !self.ledger.forgetful {
+        if !self.ledger.forgetful && !wronged {
             check::one_conflict_file(&machines, &self.ledger)?;
+            // A liar makes conflicts with itself.
+            if self.lied.is_none() {
+                check::conflicts_need_two(&machines, &self.ledger)?;
+            }
             check::one_place_each(&machines, &self.ledger)?;
         }
-        check::nothing_left_over(&machines)?;
+        if let Some(acts) = self.acted {
+            let (began, sent) = self.began;
+            let hours = 1 + self.world.now().since(began).as_secs() / 3600;
+            let sent = self.world.net.bytes_sent - sent;
+            check::talk_is_bounded(sent, machines.len() as u64, acts, self.ledger.written(), hours)?;
+        }
+        let kept_back = self.lied.is_some() && self.waits;
+        if !kept_back {
+            check::nothing_left_over(&machines)?;
+        }
+        if kept_back {
+            let before = self.counts();
+            self.world.run_for(Duration::from_secs(3600));
+            check::calm(&before, &self.counts())?;
+        }
         self.ledger.rested();
         self.anew.clear();
         self.copies.clear();
@@ -319,13 +402,17 @@ impl History {
     }
 
     fn quiet(&mut self) -> Checked {
-        let step = Duration::from_secs(60);
+        let mut step = QUIET_FIRST;
         self.waits = false;
         let mut result = Ok(());
         let end = self.world.now().plus(DEADLINE);
         while self.world.now() < end {
-            result = self.world.try_quiet(step);
+            result = self.world.try_quiet(step.min(end.since(self.world.now())));
+            step = (step * 2).min(QUIET_MAX);
             self.each_step()?;
+            if result.is_ok() {
+                result = self.all_read();
+            }
             if result.is_ok() {
                 return Ok(());
             }
@@ -333,7 +420,7 @@ impl History {
             self.confirm_held();
         }
         match result {
-            Err(unquiet) if !self.only_lost_contents(&unquiet) => {
+            Err(unquiet) if !self.only_lost_contents(&unquiet) && !self.only_lies_wait() => {
                 let whys = self.whys();
                 Err(Broken::new(1, "not at rest", format!("{unquiet}\n{whys}")))
             }
@@ -343,6 +430,17 @@ impl History {
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// What a look could not read is tried again at growing intervals: until then it is at rest only by its looks.
+    fn all_read(&mut self) -> Result<(), String> {
+        for index in 0..self.world.nodes.len() {
+            let status = self.world.status(index);
+            if let Some(share) = status.shares.iter().find(|share| share.unreadable_files > 0) {
+                return Err(format!("n{index} {share:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Confirms deletes that are held; whether there were any.

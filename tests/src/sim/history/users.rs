@@ -63,7 +63,18 @@ impl History {
 
     pub(super) fn user(&mut self, step: &Step) {
         let node = step.node;
+        self.act(step);
+        for (content, path) in self.ledger.deleted_by(node) {
+            if self.kind_at(node, &path) == Some(Kind::File) && self.is_known(node, &path, &content) {
+                self.ledger.overwritten(&content);
+            }
+        }
+    }
+
+    fn act(&mut self, step: &Step) {
+        let node = step.node;
         let Some(path) = self.typed(node, &step.path) else { return };
+        self.ledger.had_a_hand(node);
         let at = format!("{SHARE}/{path}");
         let before = self.files_at(node, &path);
         let old: Vec<Vec<u8>> = before.iter().map(|(_, data)| data.clone()).collect();
@@ -75,32 +86,29 @@ impl History {
                 let content = content(step.number, step.size);
                 let above = at.rsplit_once('/').map_or_else(String::new, |(above, _)| above.to_owned());
                 let save = step.verb == Verb::Save;
-                // The ledger first: the disk shows the content at once.
-                let known = self.ledger.clone();
                 let same = old.as_slice() == std::slice::from_ref(&content);
-                if same {
-                    // The same bytes once more are no change, whoever changes them meanwhile.
-                    self.ledger.handled(&old);
-                } else {
-                    self.ledger.replaced(&old);
-                    self.ledger.wrote(&content);
-                    if self.is_known(node, &path, &content) {
-                        self.ledger.went_unseen(&content);
-                    }
-                }
-                if save {
-                    // What is made beside it takes the place of what had that name.
-                    let beside = self.files_at(node, &format!("{path}.new"));
-                    let beside: Vec<Vec<u8>> = beside.into_iter().map(|(_, data)| data).collect();
-                    self.ledger.replaced(&beside);
-                }
+                let known = !same && self.is_known(node, &path, &content);
+                let beside = if save { self.files_at(node, &format!("{path}.new")) } else { Vec::new() };
                 let done = self.on_disk(node, |disk, now| {
                     disk.mkdir(now, &above)?;
                     if save { disk.save(now, &at, &content) } else { disk.write(now, &at, &content) }
                 });
-                if !done {
+                if done {
+                    if same {
+                        // The same bytes once more are no change, whoever changes them meanwhile.
+                        self.ledger.handled(&old);
+                    } else {
+                        self.ledger.replaced(&old);
+                        self.ledger.wrote(&content);
+                        if known {
+                            self.ledger.went_unseen(&content);
+                        }
+                    }
+                    // What is made beside it takes the place of what had that name.
+                    let beside: Vec<Vec<u8>> = beside.into_iter().map(|(_, data)| data).collect();
+                    self.ledger.replaced(&beside);
+                } else {
                     // A full disk leaves what it could take.
-                    self.ledger = known;
                     for path in [format!("{at}.new"), at] {
                         let left = self.world.nodes[node].disk.read_file(&path);
                         if let Some(left) = left.filter(|left| old.first() != Some(left)) {

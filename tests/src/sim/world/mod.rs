@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clearskies_core::engine::Engine;
@@ -16,15 +17,18 @@ use super::disk::{Hint, op_name};
 use super::net::{Cargo, LinkId, Net};
 use super::node::SimNode;
 use super::rng::Rng;
+use super::signed::Signed;
 use super::trace::Trace;
 
 mod at;
+mod lies;
 mod outputs;
 mod power;
 mod rest;
 mod traffic;
 
 pub use at::At;
+pub use lies::{Manner, Seat};
 
 /// The true wall clock when a world begins: 2027-01-15.
 const BEGIN_NS: i64 = 1_800_000_000_000_000_000;
@@ -96,8 +100,13 @@ pub struct World {
     pub store_delay_max: Duration,
     /// Files that take this long to be read for their hash, by their path in the share.
     pub slow_to_hash: BTreeMap<RelPath, Duration>,
+    /// A member that lies, once it was let in.
+    liar: Option<Seat>,
+    /// What the ends of links signed.
+    signed: Arc<Signed>,
     now: Instant,
-    due: BTreeMap<(Instant, u64), Due>,
+    /// Boxed, because the map moves what it holds about each time.
+    due: BTreeMap<(Instant, u64), Box<Due>>,
     next: u64,
     rng: Rng,
     steps_at_once: u32,
@@ -130,6 +139,8 @@ impl World {
             disk_delay_max: Duration::from_millis(2),
             store_delay_max: Duration::from_micros(500),
             slow_to_hash: BTreeMap::new(),
+            liar: None,
+            signed: Arc::default(),
             now: Instant(1_000_000_000),
             due: BTreeMap::new(),
             next: 0,
@@ -172,6 +183,11 @@ impl World {
 
     /// Lets the earliest thing happen; false if nothing will ever happen.
     pub fn step(&mut self) -> bool {
+        self.step_until(Instant(u64::MAX))
+    }
+
+    /// Lets the earliest thing happen; false if nothing will happen by then.
+    fn step_until(&mut self, end: Instant) -> bool {
         let timer = self.next_timer().map(|(at, index)| (at.max(self.now), index));
         let event = self.due.first_key_value().map(|((at, _), _)| (*at).max(self.now));
         let at = match (event, timer) {
@@ -180,6 +196,9 @@ impl World {
             (None, Some((timer, _))) => timer,
             (Some(event), Some((timer, _))) => event.min(timer),
         };
+        if at > end {
+            return false;
+        }
         self.steps_at_once = if at > self.now { 0 } else { self.steps_at_once + 1 };
         assert!(self.steps_at_once < STEPS_AT_ONCE_MAX, "time stands still\n{}", self.trace.tail(60));
         self.steps += 1;
@@ -187,7 +206,7 @@ impl World {
         self.now = at;
         if event == Some(at) {
             if let Some((_, due)) = self.due.pop_first() {
-                self.happen(due);
+                self.happen(*due);
             }
         } else if let Some((_, index)) = timer {
             let now = self.now_at(index);
@@ -200,14 +219,7 @@ impl World {
     /// Lets a span of virtual time pass.
     pub fn run_for(&mut self, span: Duration) {
         let end = self.now.plus(span);
-        loop {
-            let next_timer = self.next_timer().map(|(at, _)| at);
-            let next_event = self.due.keys().next().map(|(at, _)| *at);
-            match next_timer.into_iter().chain(next_event).min() {
-                Some(at) if at <= end => self.step(),
-                _ => break,
-            };
-        }
+        while self.step_until(end) {}
         self.now = self.now.max(end);
     }
 
@@ -223,7 +235,7 @@ impl World {
 
     fn at(&mut self, at: Instant, due: Due) {
         self.next += 1;
-        self.due.insert((at, self.next), due);
+        self.due.insert((at, self.next), Box::new(due));
     }
 
     fn soon(&mut self, max: Duration) -> Instant {
@@ -256,6 +268,7 @@ impl World {
             }
             Due::Complete { node, run, token, completion } if self.nodes[node].run == run => {
                 self.note(format_args!("n{node} done {}", token.0));
+                self.nodes[node].completed(token);
                 let now = self.now_at(node);
                 self.with(node, |engine| engine.handle_completion(now, token, completion));
             }
@@ -263,7 +276,7 @@ impl World {
                 self.note(format_args!("n{node} hint {hint:?}"));
                 let now = self.now_at(node);
                 self.with(node, |engine| match &hint {
-                    Hint::Changed(root, path) => engine.handle_fs_event(now, *root, path),
+                    Hint::Changed(root, path, new_dir) => engine.handle_fs_event(now, *root, path, *new_dir),
                     Hint::Overflow(root) => engine.handle_fs_overflow(now, *root),
                 });
             }

@@ -8,7 +8,7 @@ use clearskies_core::io::disk::DiskOp;
 use clearskies_core::io::{Output, StoreOp};
 use clearskies_core::time::Instant;
 
-use super::super::disk::{Hint, op_name, root_of, temp_of};
+use super::super::disk::{Hint, carried_bytes, op_name, root_of, temp_of};
 use super::super::net::Cargo;
 use super::{Due, HINT_LATE_MAX, Moment, World};
 
@@ -35,10 +35,14 @@ impl World {
         match output {
             Output::Disk { token, op } => {
                 self.note(format_args!("n{index} disk {} {}", token.0, op_name(&op)));
+                self.nodes[index].ordered(token, carried_bytes(&op));
                 let mut at = self.soon(self.disk_delay_max);
                 if let DiskOp::Hash { paths, .. } = &op {
                     let slow = paths.iter().filter_map(|path| self.slow_to_hash.get(path));
                     at = at.plus(slow.sum());
+                }
+                if matches!(op, DiskOp::Flush { .. } | DiskOp::FlushTemp { .. }) {
+                    at = at.plus(self.nodes[index].flush_delay);
                 }
                 if let Some(temp) = temp_of(&op) {
                     let free = self.nodes[index].temps_free.entry((root_of(&op), temp)).or_default();
@@ -61,6 +65,7 @@ impl World {
                     StoreOp::Commit { writes, .. } => writes.len(),
                 };
                 self.note(format_args!("n{index} store {} writes {writes}", token.0));
+                self.nodes[index].ordered(token, 0);
                 let at = self.soon(self.store_delay_max).max(self.nodes[index].store_free);
                 self.nodes[index].store_free = at;
                 let moment = self.strike(index);
@@ -144,7 +149,7 @@ impl World {
         for hint in self.nodes[index].disk.take_hints() {
             let lost = self.rng.per_mille(self.hints_lost_per_mille);
             let hint = match hint {
-                Hint::Changed(root, _) if lost => Hint::Overflow(root),
+                Hint::Changed(root, ..) if lost => Hint::Overflow(root),
                 hint => hint,
             };
             let mut at = self.soon(Duration::from_millis(20));

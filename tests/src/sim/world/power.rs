@@ -17,7 +17,7 @@ impl World {
         let config = node.config(index, &mut self.rng);
         node.run += 1;
         node.stopped = false;
-        let mut engine = Engine::new_plain(config, seed, now);
+        let mut engine = Engine::new_plain_here(config, seed, now, self.signed.clone());
         engine.handle_interfaces(now, &[(node.ip, 24)]);
         node.engine = Some(engine);
         self.note(format_args!("n{index} starts"));
@@ -56,6 +56,7 @@ impl World {
         node.run += 1;
         node.disk.close_all();
         node.dialing.clear();
+        node.forget_orders();
         node.temps_free.clear();
         node.replies.clear();
     }

@@ -9,6 +9,11 @@ use clearskies_core::io::store::Space;
 use super::super::users::Tree;
 use super::{ANSWER_MAX, QUIET, World};
 
+/// After so long it is looked again whether all is at rest, at first,
+const LOOK_AGAIN_FIRST: Duration = Duration::from_secs(4);
+/// and at last.
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
+
 impl World {
     /// Gives a command; its outcome will be in the replies of its node.
     pub fn command(&mut self, index: usize, command: Command) -> CommandId {
@@ -56,6 +61,7 @@ impl World {
         let end = self.now.plus(deadline);
         let mut last = self.activity();
         let mut quiet_since = self.now;
+        let mut pause = LOOK_AGAIN_FIRST;
         loop {
             self.run_for(Duration::from_secs(1));
             if self.activity() != last {
@@ -74,8 +80,9 @@ impl World {
                 unquiet.push(format!("last write {quiet:?} ago"));
                 return Err(unquiet.join("\n"));
             }
-            // It waits for something: nobody need look at it each second.
-            self.run_for(Duration::from_secs(4));
+            // It waits for something: nobody need look at it each second, and less and less often.
+            self.run_for(pause.min(end.since(self.now)));
+            pause = (pause * 2).min(LOOK_AGAIN_MAX);
         }
     }
 
@@ -88,10 +95,10 @@ impl World {
             }
             let (id, asked) = (
                 self.command(index, Command::Status),
-                self.command(index, Command::Conflicts { path: None }),
+                self.command(index, Command::Deletions { path: None }),
             );
-            self.run_for(Duration::from_millis(50));
-            // A node that cannot use its database yet has no shares to tell of, and is not at rest.
+            // Both are answered at once. A node that cannot use its database yet has no shares to tell of, is not at
+            // rest, and says so to the second.
             if let Some(Err(error)) = self.nodes[index].replies.remove(&asked) {
                 unquiet.push(format!("n{index} {}", error.message));
             }

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use clearskies_core::ids::ConnId;
 
-use super::super::net::{Cargo, LinkId};
+use super::super::net::{Cargo, LinkId, Net};
 use super::super::node::LAN_PORT;
+use super::lies::LIAR;
 use super::{DIAL_TIMEOUT, Due, World};
 
 impl World {
@@ -124,13 +125,35 @@ impl World {
             let Some(end) = self.net.end(link, side) else { continue };
             let (index, conn, was_open) = (end.node, end.conn, end.open);
             end.open = false;
-            if was_open && self.nodes[index].conns.remove(&conn).is_some() {
+            if index == LIAR {
+                self.liar_loses(link);
+            } else if was_open && self.nodes[index].conns.remove(&conn).is_some() {
                 self.note(format_args!("n{index} loses {}", conn.0));
                 let now = self.now_at(index);
                 self.with(index, |engine| engine.handle_closed(now, conn));
             }
         }
         self.net.sweep(link);
+    }
+
+    /// Ends the connections of two machines for the first of them alone: what the other sends goes nowhere, and it
+    /// hears nothing more.
+    pub fn half_close(&mut self, node: usize, other: usize) {
+        for link in self.net.links() {
+            let at = |net: &mut Net, side| net.end(link, side).map(|end| end.node);
+            for side in 0..2 {
+                if at(&mut self.net, side) != Some(node) || at(&mut self.net, 1 - side) != Some(other) {
+                    continue;
+                }
+                let Some(end) = self.net.end(link, side).filter(|end| end.open) else { continue };
+                end.open = false;
+                let conn = end.conn;
+                self.note(format_args!("n{node} alone loses {}", conn.0));
+                self.nodes[node].conns.remove(&conn);
+                let now = self.now_at(node);
+                self.with(node, |engine| engine.handle_closed(now, conn));
+            }
+        }
     }
 
     /// Cuts every connection.
@@ -188,6 +211,9 @@ impl World {
         loop {
             let Some(end) = self.net.end(link, side) else { return };
             let (index, conn) = (end.node, end.conn);
+            if index == LIAR {
+                return self.liar_hears(link);
+            }
             if !end.open || !end.reading {
                 return;
             }
@@ -208,13 +234,15 @@ impl World {
             }
             let piece = self.net.piece(waiting);
             let Some(end) = self.net.end(link, side) else { return };
-            let bytes: Vec<u8> = end.inbox.drain(..piece).collect();
+            let bytes = end.take(piece);
             self.note(format_args!("n{index} receives {piece} on {}", conn.0));
             self.with(index, |engine| engine.handle_received(now, conn, &bytes));
             let Some(sender) = self.net.end(link, 1 - side) else { return };
             sender.unread = sender.unread.saturating_sub(piece);
             let (other, other_conn, wants) = (sender.node, sender.conn, sender.writing && sender.open);
-            if wants && self.pump(other, other_conn) {
+            if wants && other == LIAR {
+                self.pump_liar();
+            } else if wants && self.pump(other, other_conn) {
                 self.drain(other);
             }
         }
