@@ -139,7 +139,7 @@ impl Foreign {
             busy = true;
             let now = self.now();
             match &hint {
-                Hint::Changed(root, path, new_dir) => self.engine.handle_fs_event(now, *root, path, *new_dir),
+                Hint::Changed(root, path) => self.engine.handle_fs_event(now, *root, path, false),
                 Hint::Overflow(root) => self.engine.handle_fs_overflow(now, *root),
             }
         }

@@ -43,6 +43,12 @@ pub fn sha256(bytes: &[u8]) -> Sha256 {
     Sha256::from_slice(digest.as_ref()).expect("a SHA-256 has 32 bytes")
 }
 
+/// What a member says first: it asks for all records, and says that it has told all that it knows.
+pub fn first_words() -> [Message; 2] {
+    let asks = DatabaseMessage::GetUpdates { since: Clock::new(), resume: None };
+    [asks, DatabaseMessage::Current { knowledge: Clock::new() }].map(Message::Database)
+}
+
 /// The value of a file.
 pub fn file(content: &[u8]) -> Value {
     file_of(content.len() as u64, sha256(content))
@@ -286,10 +292,8 @@ impl Member {
         }
     }
 
-    /// Asks for all records, and says that it has told all that it knows.
     fn opened(&mut self) {
-        self.say(&Message::Database(DatabaseMessage::GetUpdates { since: Clock::new(), resume: None }));
-        self.say(&Message::Database(DatabaseMessage::Current { knowledge: Clock::new() }));
+        first_words().iter().for_each(|message| self.say(message));
     }
 
     fn message(&mut self, message: Message) {

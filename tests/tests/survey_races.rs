@@ -197,7 +197,7 @@ fn hint(world: &mut World, index: usize, path: &str) {
     let path = RelPath::new(path).unwrap();
     world.node(index).disk(|disk, _| {
         for root in disk.open_roots() {
-            disk.hint(clearskies_tests::sim::disk::Hint::Changed(root, path.clone(), false));
+            disk.hint(clearskies_tests::sim::disk::Hint::Changed(root, path.clone()));
         }
     });
 }
@@ -269,8 +269,8 @@ fn a_held_path_counts_once_however_often_it_is_looked_at() {
             let (dir, file) = (path("d0"), path(&format!("d0/f{file}")));
             world.node(0).disk(|disk, _| {
                 for root in disk.open_roots() {
-                    disk.hint(clearskies_tests::sim::disk::Hint::Changed(root, file.clone(), false));
-                    disk.hint(clearskies_tests::sim::disk::Hint::Changed(root, dir.clone(), false));
+                    disk.hint(clearskies_tests::sim::disk::Hint::Changed(root, file.clone()));
+                    disk.hint(clearskies_tests::sim::disk::Hint::Changed(root, dir.clone()));
                 }
             });
         }

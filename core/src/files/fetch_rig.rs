@@ -97,6 +97,14 @@ impl Rig {
         sha
     }
 
+    /// A content that the peers have is wanted as the first, and its temp is opened.
+    pub(super) fn begin(&mut self, content: &[u8]) -> Sha256 {
+        let key = self.give(content);
+        self.want(1, content);
+        self.disk();
+        key
+    }
+
     pub(super) fn try_want(
         &mut self,
         id: u64,

@@ -150,9 +150,7 @@ fn requests_are_pipelined_up_to_the_limits() {
 
     let mut rig = Rig::new(&[A, B, ConnId(3), ConnId(4)]);
     let content = bytes(3, 200 * MIB);
-    rig.give(&content);
-    rig.want(1, &content);
-    rig.disk();
+    rig.begin(&content);
     let mut most = 0;
     for turn in 0..80 {
         let conn = ConnId(1 + turn % 4);
@@ -176,9 +174,7 @@ fn requests_are_pipelined_up_to_the_limits() {
 fn reading_stops_while_the_disk_is_behind() {
     let mut rig = Rig::new(&[A]);
     let content = bytes(3, 64 * MIB);
-    rig.give(&content);
-    rig.want(1, &content);
-    rig.disk();
+    rig.begin(&content);
     let mut answered = 0;
     while rig.fetcher.wants_read(A) {
         let request = rig.requests(A)[0];
@@ -200,9 +196,7 @@ fn reading_stops_while_the_disk_is_behind() {
 fn two_sources_share_the_pieces() {
     let mut rig = Rig::new(&[A, B]);
     let content = bytes(4, 20 * MIB + 17);
-    rig.give(&content);
-    rig.want(1, &content);
-    rig.disk();
+    rig.begin(&content);
     let mut count = [0, 0];
     while let Some(request) = rig.requests(A).first().or(rig.requests(B).first()).copied() {
         let conn = if count[0] % 3 == 2 && !rig.requests(B).is_empty() { B } else { request.0 };
@@ -221,9 +215,7 @@ fn two_sources_share_the_pieces() {
 fn what_a_slow_link_owes_is_asked_of_a_faster_one() {
     let mut rig = Rig::new(&[A, B]);
     let content = bytes(4, 8 * MIB);
-    rig.give(&content);
-    rig.want(1, &content);
-    rig.disk();
+    rig.begin(&content);
     let slow = rig.requests(B);
     assert!(!slow.is_empty());
     while let Some(&request) = rig.requests(A).first() {
@@ -268,9 +260,7 @@ fn after_a_wrong_mixture_the_writer_is_asked_alone_and_the_liar_blamed_only_then
     let mut rig = Rig::new(&[A]);
     rig.up(B, true);
     let content = bytes(7, 4 * MIB);
-    rig.give(&content);
-    rig.want(1, &content);
-    rig.disk();
+    rig.begin(&content);
     // B, the writer, lies about each piece; A is honest.
     let lie = vec![0; MIB];
     let first: Vec<Request> = [rig.requests(A), rig.requests(B)].concat();
@@ -326,9 +316,7 @@ fn large_key(requests: &[Request]) -> Sha256 {
 fn a_download_goes_on_after_a_restart() {
     let mut rig = Rig::new(&[A]);
     let content = bytes(10, 12 * MIB);
-    let key = rig.give(&content);
-    rig.want(1, &content);
-    rig.disk();
+    let key = rig.begin(&content);
     for _ in 0..5 {
         let request = rig.requests(A)[0];
         rig.answer(request);
@@ -392,9 +380,7 @@ fn a_temp_that_was_lost_is_fetched_from_the_start_and_unwanted_ones_go() {
 fn progress_survives_while_nobody_has_it_and_ends_with_a_cancel() {
     let mut rig = Rig::new(&[A]);
     let content = bytes(12, 12 * MIB);
-    rig.give(&content);
-    rig.want(1, &content);
-    rig.disk();
+    rig.begin(&content);
     let request = rig.requests(A)[0];
     rig.answer(request);
     rig.disk();
@@ -424,9 +410,7 @@ fn progress_survives_while_nobody_has_it_and_ends_with_a_cancel() {
 fn what_is_put_off_goes_on_where_it_was_flushed_and_is_forgotten_when_unwanted() {
     let mut rig = Rig::new(&[A]);
     let content = bytes(14, 12 * MIB);
-    let key = rig.give(&content);
-    rig.want(1, &content);
-    rig.disk();
+    let key = rig.begin(&content);
     let request = rig.requests(A)[0];
     rig.answer(request);
     rig.disk();
@@ -489,9 +473,7 @@ fn a_full_disk_ends_the_want_and_leaves_no_temp() {
 fn a_full_disk_keeps_what_was_flushed() {
     let mut rig = Rig::new(&[A]);
     let content = bytes(2, 10 * MIB);
-    rig.give(&content);
-    rig.want(1, &content);
-    rig.disk();
+    rig.begin(&content);
     let request = rig.requests(A)[0];
     rig.answer(request);
     rig.disk();
@@ -589,9 +571,7 @@ fn who_refused_is_asked_again_for_the_next_want() {
 fn refusals_and_data_may_come_in_any_order() {
     let mut rig = Rig::new(&[A]);
     let content = bytes(2, 2 * MIB);
-    let key = rig.give(&content);
-    rig.want(1, &content);
-    rig.disk();
+    let key = rig.begin(&content);
     let requests = rig.requests(A);
     assert_eq!(requests.len(), 2);
     // One of two was refused, which one is not said; then the other is answered.

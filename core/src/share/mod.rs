@@ -386,8 +386,7 @@ impl Share {
 
     /// Whether the first look of this run is to come or under way, or not all that it found is stored.
     fn is_looking(&self) -> bool {
-        let will = self.is_member() && !self.paused && !self.folder.is_doubtful();
-        will && !self.looked_through
+        !self.looked_through && self.is_member() && !self.paused && !self.folder.is_doubtful()
     }
 
     /// Makes durable what sync did on disk and the database does not know: a look may find it and have it stored, and

@@ -213,9 +213,7 @@ impl Host {
     pub fn hints(&mut self) {
         for hint in self.disk.take_hints() {
             match &hint {
-                Hint::Changed(root, path, new_dir) => {
-                    self.engine.handle_fs_event(self.now, *root, path, *new_dir)
-                }
+                Hint::Changed(root, path) => self.engine.handle_fs_event(self.now, *root, path, false),
                 Hint::Overflow(root) => self.engine.handle_fs_overflow(self.now, *root),
             }
         }

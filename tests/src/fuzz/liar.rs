@@ -26,7 +26,7 @@ use clearskies_core::wire::directory::DirectoryMessage;
 use clearskies_core::wire::message::Message;
 
 use super::choices::Choices;
-use crate::member::sha256;
+use crate::member::{first_words, sha256};
 
 /// The engine's address, as the liar sees it.
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -202,10 +202,8 @@ impl Liar {
         }
     }
 
-    /// An honest member's first words.
     fn opened(&mut self) {
-        self.say(&Message::Database(DatabaseMessage::GetUpdates { since: Clock::new(), resume: None }));
-        self.say(&Message::Database(DatabaseMessage::Current { knowledge: Clock::new() }));
+        first_words().iter().for_each(|message| self.say(message));
     }
 
     fn hear(&mut self, message: Message) {

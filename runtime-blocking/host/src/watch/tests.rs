@@ -1,5 +1,6 @@
 //! What a watcher tells of, through moves, nested roots and removals.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -35,16 +36,20 @@ fn add(watcher: &Inotify, root: RootId, top: &Path, rel: &str) {
     }
 }
 
-/// The paths of all hints, each once, sorted.
-fn hints(watcher: &Inotify) -> Vec<(u32, String)> {
+/// What was hinted at since, and whether a directory came there that nobody had watched.
+fn heard(watcher: &Inotify) -> Vec<(u32, String, bool)> {
     let mut seen = Vec::new();
     watcher.poll(&mut |event| match event {
-        WatchEvent::Hint { root, path, .. } => seen.push((root.0, path.as_str().to_owned())),
+        WatchEvent::Hint { root, path, new_dir } => seen.push((root.0, path.as_str().to_owned(), new_dir)),
         other => panic!("{other:?}"),
     });
-    seen.sort();
-    seen.dedup();
     seen
+}
+
+/// The paths of all hints, each once, sorted.
+fn hints(watcher: &Inotify) -> Vec<(u32, String)> {
+    let seen: BTreeSet<_> = heard(watcher).into_iter().map(|(root, path, _)| (root, path)).collect();
+    seen.into_iter().collect()
 }
 
 fn only(watcher: &Inotify) -> Vec<String> {
@@ -122,12 +127,7 @@ fn a_moved_directory_takes_its_watches_along() {
 
 /// The paths at which directories came that nobody had watched.
 fn new_dirs(watcher: &Inotify) -> Vec<String> {
-    let mut seen = Vec::new();
-    watcher.poll(&mut |event| match event {
-        WatchEvent::Hint { path, new_dir, .. } if new_dir => seen.push(path.as_str().to_owned()),
-        _ => {}
-    });
-    seen
+    heard(watcher).into_iter().filter(|(.., new_dir)| *new_dir).map(|(_, path, _)| path).collect()
 }
 
 #[test]

@@ -28,8 +28,9 @@ const PRIVATE: &[u8] = b".clearskies";
 /// A hint of the watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// Something at or beneath this path may have changed; whether a directory came there in which nothing was watched.
-    Changed(RootId, RelPath, bool),
+    /// Something at or beneath this path may have changed. A directory stays watched wherever it goes, so that none
+    /// comes in which nothing is watched.
+    Changed(RootId, RelPath),
     /// Hints of this root were lost.
     Overflow(RootId),
 }
@@ -265,8 +266,7 @@ impl SimDisk {
                 continue;
             }
             let path = std::str::from_utf8(name).ok().and_then(|name| path.join(name)).unwrap_or(path);
-            // Here a directory stays watched wherever it goes.
-            hints.push(Hint::Changed(*id, path, false));
+            hints.push(Hint::Changed(*id, path));
         }
         hints.into_iter().for_each(|hint| self.hint(hint));
     }

@@ -89,9 +89,7 @@ impl History {
                 if let Some(path) = self.typed(node, &step.path).and_then(|path| RelPath::new(&path)) {
                     self.world.node(node).disk(|disk, _| {
                         let roots = disk.open_roots();
-                        roots
-                            .into_iter()
-                            .for_each(|root| disk.hint(Hint::Changed(root, path.clone(), false)));
+                        roots.into_iter().for_each(|root| disk.hint(Hint::Changed(root, path.clone())));
                     });
                 }
             }

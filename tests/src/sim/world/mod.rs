@@ -276,7 +276,7 @@ impl World {
                 self.note(format_args!("n{node} hint {hint:?}"));
                 let now = self.now_at(node);
                 self.with(node, |engine| match &hint {
-                    Hint::Changed(root, path, new_dir) => engine.handle_fs_event(now, *root, path, *new_dir),
+                    Hint::Changed(root, path) => engine.handle_fs_event(now, *root, path, false),
                     Hint::Overflow(root) => engine.handle_fs_overflow(now, *root),
                 });
             }

@@ -149,7 +149,7 @@ impl World {
         for hint in self.nodes[index].disk.take_hints() {
             let lost = self.rng.per_mille(self.hints_lost_per_mille);
             let hint = match hint {
-                Hint::Changed(root, ..) if lost => Hint::Overflow(root),
+                Hint::Changed(root, _) if lost => Hint::Overflow(root),
                 hint => hint,
             };
             let mut at = self.soon(Duration::from_millis(20));
