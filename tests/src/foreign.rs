@@ -140,6 +140,7 @@ impl Foreign {
             let now = self.now();
             match &hint {
                 Hint::Changed(root, path) => self.engine.handle_fs_event(now, *root, path, false),
+                Hint::NewDir(root, path) => self.engine.handle_fs_event(now, *root, path, true),
                 Hint::Overflow(root) => self.engine.handle_fs_overflow(now, *root),
             }
         }

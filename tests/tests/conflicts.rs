@@ -144,6 +144,33 @@ fn moves_and_edits_of_both_make_one_conflict_file() {
 }
 
 #[test]
+fn what_lost_stays_and_says_so_until_its_conflict_file_can_be_made() {
+    let mut world = joined(1);
+    world.node(0).write(&at("f"), b"base");
+    rest(&mut world);
+    world.partition(&[1]);
+    let large = vec![b'1'; 2_000_000];
+    world.node(1).write(&at("f"), &large);
+    world.run_for(10 * SECOND);
+    world.node(0).write(&at("f"), b"edit of 0");
+    world.run_for(10 * SECOND);
+    world.nodes[1].disk.fs.capacity = 3_000_000;
+    world.heal();
+    world.reset_all();
+    world.run_for(120 * SECOND);
+    assert_eq!(text(&world, 1, "f").map(|text| text.len()), Some(large.len()), "what lost went");
+    let Ok(Reply::Why(why)) = world.ask(1, Command::Why { path: at("f") }) else { panic!() };
+    let needed =
+        why.iter().any(|why| why.contains("needed for \"f.CONFLICT.") && why.contains("not in place yet"));
+    assert!(needed, "{why:?}");
+    world.nodes[1].disk.fs.capacity = 1 << 40;
+    rest(&mut world);
+    assert_eq!(text(&world, 1, "f").as_deref(), Some("edit of 0"));
+    let Ok(Reply::Why(why)) = world.ask(1, Command::Why { path: at("f") }) else { panic!() };
+    assert_eq!(why, ["It is in step."]);
+}
+
+#[test]
 fn an_edit_survives_an_exchange_of_two_names() {
     for (seed, after) in (0..).zip([0, 40, 150, 600, 2000]) {
         let mut world = joined(seed);

@@ -676,3 +676,16 @@ fn a_daemon_that_talks_to_as_many_programs_as_it_may_says_so() {
     drop(clients);
     eventually(DEADLINE, "there is room again", || node.run(&["status"]).code == 0);
 }
+
+#[test]
+fn many_names_of_one_file_cost_no_look_each() {
+    let (a, b) = pair();
+    a.write("first", "one file");
+    in_step(&[&a, &b]);
+    // At a look each, these take half a minute.
+    for name in 0..300 {
+        std::fs::hard_link(a.path("first"), a.path(&format!("name {name}"))).unwrap();
+    }
+    in_step_within(Duration::from_secs(15), &[&a, &b]);
+    assert_eq!(b.names().len(), 301);
+}

@@ -24,7 +24,7 @@ pub const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 /// The longest wait.
 pub const BACK_OFF_MAX: Duration = Duration::from_secs(5 * 60);
 /// A link that lasted so long shows that its address is good.
-pub const STABLE_AFTER: Duration = Duration::from_secs(60);
+pub const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// A hint from the LAN starts an address anew at most this often: anybody on the network can repeat one.
 pub const HINT_GAP: Duration = Duration::from_secs(10);
 

@@ -214,6 +214,10 @@ impl Engine {
             match self.revive(now, root, facts) {
                 Some(mut share) => {
                     share.paused = self.paused;
+                    let forgotten = if renewed { share.restored.forget_all() } else { Vec::new() };
+                    if !forgotten.is_empty() {
+                        self.commit(forgotten, Durability::Soon);
+                    }
                     self.shares.insert(root, share);
                 }
                 None => {
@@ -266,7 +270,9 @@ impl Engine {
             Some(bytes) => Progress::decode(bytes, &peers).ok()?,
             None => Progress::default(),
         };
+        let restored = facts.iter().filter(|(fact, ..)| *fact == Fact::Restored as u8);
         let mut share = Share::new(root, folder, membership, keys, &mut self.rng);
+        share.restored.load(restored.map(|(_, rest, value)| (rest.as_slice(), value.as_slice())));
         share.club = club;
         share.codes = match single(Fact::Codes) {
             Some(bytes) => CodeBook::decode(bytes)?,

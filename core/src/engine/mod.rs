@@ -9,6 +9,7 @@ pub mod outbox;
 pub mod peers;
 pub mod rates;
 pub mod runs;
+pub mod seekers;
 pub mod settings;
 pub mod setup;
 
@@ -30,10 +31,11 @@ use crate::engine::boot::Boot;
 use crate::engine::command::Command;
 use crate::engine::links::{Links, Stage};
 use crate::engine::outbox::Outbox;
+use crate::engine::seekers::Seekers;
 use crate::engine::settings::Settings;
 use crate::engine::setup::Setup;
 use crate::files::path::RelPath;
-use crate::ids::{AccessId, CommandId, ConnId, RootId, Token};
+use crate::ids::{CommandId, ConnId, RootId, Token};
 use crate::io::{Completion, Output};
 use crate::rng::Rng;
 use crate::share::{Ctx, Share};
@@ -60,9 +62,7 @@ pub struct Engine {
     early: VecDeque<(CommandId, Command)>,
     next_command: u64,
     commits: BTreeMap<Token, commands::AfterCommit>,
-    /// Where somebody on the local network looks for the maker of a code, and whether the next dial is not to be by it:
-    /// it may be a member, which has that code as well.
-    joiners: BTreeMap<(RootId, SocketAddr), (AccessId, bool)>,
+    seekers: Seekers,
     archives: BTreeMap<Token, commands::ArchiveAsk>,
     tls: LazyIdentity,
     tls_day: u32,
@@ -105,7 +105,7 @@ impl Engine {
             early: VecDeque::new(),
             next_command: 0,
             commits: BTreeMap::new(),
-            joiners: BTreeMap::new(),
+            seekers: Seekers::default(),
             archives: BTreeMap::new(),
             tls,
             tls_day: lan::day(now.wall),

@@ -38,8 +38,6 @@ use crate::wire::message::Message;
 /// Unauthenticated connections from one address (IPv6: one /64), and in all (protocol §3).
 const STRANGERS_PER_SOURCE: usize = 10;
 const STRANGERS: usize = 64;
-/// Addresses that are remembered as those of joiners; any more are met when they dial.
-const JOINERS_MAX: usize = 1024;
 /// A clock that differs by more is shown to the user (protocol §5 step 4).
 pub(super) const CLOCK_DIFFERENCE: i64 = 60 * NANOS_PER_SECOND;
 /// Why a link is ended with a peer whose identity another node runs under as well (protocol §5, Errors).
@@ -262,10 +260,9 @@ impl Engine {
     pub(super) fn dialed(&mut self, now: Now, conn: ConnId) {
         let config = self.conn_config(now);
         let Some(link) = self.links.all.get_mut(&conn) else { return };
-        let by_code = link.club.and_then(|root| self.joiners.get(&(root, link.addr)));
+        let code = link.club.and_then(|root| self.seekers.code(root, link.addr));
         let login = link.club.and_then(|root| self.shares.get(&root)).and_then(|share| {
-            let by_code = by_code.filter(|(_, failed)| !failed);
-            let invited = by_code.and_then(|(code, _)| share.invited_login(code, now));
+            let invited = code.and_then(|code| share.invited_login(code, now));
             invited.or_else(|| share.dial_login())
         });
         let connection =
@@ -699,8 +696,8 @@ impl Engine {
             (false, Some(peer)) => self.dialer.closed(root, None, peer, now.mono),
             (true, None) => {
                 self.dialer.failed(root, link.addr, now.mono);
-                if let Some((_, failed)) = self.joiners.get_mut(&(root, link.addr)) {
-                    *failed = !*failed;
+                if link.stage != Stage::Dialing {
+                    self.seekers.refused(root, link.addr);
                 }
             }
             (false, None) => {}
@@ -723,14 +720,7 @@ impl Engine {
             let code = AccessId(hint.id);
             let invited =
                 self.shares.get(&hint.club).is_some_and(|share| share.codes.get(&code, now.wall).is_some());
-            if !invited {
-                self.joiners.remove(&(hint.club, hint.addr));
-            } else if self.joiners.len() < JOINERS_MAX {
-                let joiner = self.joiners.entry((hint.club, hint.addr)).or_insert((code, false));
-                if joiner.0 != code {
-                    *joiner = (code, false);
-                }
-            }
+            self.seekers.note(hint.club, hint.addr, Some(code).filter(|_| invited));
             self.dialer.add(hint.club, hint.addr, crate::discovery::dialer::Source::Lan, now.mono);
         }
     }

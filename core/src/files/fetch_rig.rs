@@ -130,7 +130,7 @@ impl Rig {
 
     pub(super) fn data(&mut self, request: Request, bytes: Vec<u8>) -> Result<(), Misbehaved> {
         let (conn, sha, range) = request;
-        let at = (range.map_or(0, |range| range.0), bytes.len() as u64);
+        let at = (range.0, bytes.len() as u64);
         self.asked.retain(|other| *other != request);
         self.fetcher.handle_data_start(conn, sha, at, self.now)?;
         self.fetcher.handle_payload(conn, bytes, true, self.now, &mut self.out)
@@ -138,7 +138,7 @@ impl Rig {
 
     pub(super) fn right(&self, (_, sha, range): Request) -> Vec<u8> {
         let content = &self.has[&sha];
-        let (start, len) = range.unwrap_or((0, content.len() as u64));
+        let (start, len) = range;
         content[start as usize..(start + len) as usize].to_vec()
     }
 

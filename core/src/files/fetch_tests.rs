@@ -25,7 +25,7 @@ fn small_contents_come_in_batches() {
     }
     let requests = rig.requests(A);
     assert_eq!(requests.len(), 600);
-    assert!(requests.iter().all(|request| request.2.is_none()));
+    assert!(requests.iter().all(|request| request.2.0 == 0 && request.2.1 >= 1000));
     assert_eq!(rig.fetcher.outstanding_bytes(), contents.iter().map(|c| c.len() as u64).sum::<u64>());
     requests.into_iter().rev().for_each(|request| rig.answer(request));
     rig.disk();
@@ -159,7 +159,7 @@ fn requests_are_pipelined_up_to_the_limits() {
         }
         rig.disk();
         for conn in 1..=4 {
-            let owed: u64 = rig.requests(ConnId(conn)).iter().map(|r| r.2.unwrap().1).sum();
+            let owed: u64 = rig.requests(ConnId(conn)).iter().map(|r| r.2.1).sum();
             assert!(owed <= LINK_BYTES_MAX);
         }
         assert!(rig.fetcher.outstanding_bytes() <= TOTAL_BYTES_MAX);
@@ -294,13 +294,14 @@ fn pieces_of_a_link_that_goes_down_go_to_the_next() {
     rig.want(2, &small);
     rig.disk();
     let requests = rig.requests(A);
-    let piece = requests.iter().find(|request| request.2.is_some()).copied().unwrap();
+    let piece = requests.iter().find(|request| request.2.1 == MIB as u64).copied().unwrap();
     rig.answer(piece);
     rig.fetcher.handle_data_start(A, large_key(&requests), (MIB as u64, MIB as u64), rig.now).unwrap();
     rig.down(A);
     assert_eq!(rig.fetcher.outstanding_bytes(), 0);
     rig.up(B, false);
-    let ranges: Vec<_> = rig.requests(B).iter().filter_map(|request| request.2).collect();
+    let of_large = |request: &&Request| request.2.1 == MIB as u64;
+    let ranges: Vec<_> = rig.requests(B).iter().filter(of_large).map(|request| request.2).collect();
     assert_eq!(ranges[0], (MIB as u64, MIB as u64), "the first one is there");
     rig.settle();
     let outcomes: BTreeMap<_, _> = core::iter::from_fn(|| rig.done()).collect();
@@ -309,7 +310,7 @@ fn pieces_of_a_link_that_goes_down_go_to_the_next() {
 }
 
 fn large_key(requests: &[Request]) -> Sha256 {
-    requests.iter().find(|request| request.2.is_some()).unwrap().1
+    requests.iter().find(|request| request.2.1 == MIB as u64).unwrap().1
 }
 
 #[test]
@@ -346,7 +347,7 @@ fn a_download_goes_on_after_a_restart() {
     next.up(B, false);
     next.want(1, &content);
     next.disk();
-    assert_eq!(next.requests(B)[0], (B, key, Some((5 * MIB as u64, MIB as u64))));
+    assert_eq!(next.requests(B)[0], (B, key, (5 * MIB as u64, MIB as u64)));
     assert_eq!(next.fetcher.written_bytes(), 5 * MIB as u64, "what was flushed before counts");
     next.settle();
     assert_eq!(next.fetcher.received_bytes(), 7 * MIB as u64);
@@ -371,7 +372,7 @@ fn a_temp_that_was_lost_is_fetched_from_the_start_and_unwanted_ones_go() {
     assert_eq!(rig.rows.len(), 1);
     rig.want(1, &content);
     rig.disk();
-    assert_eq!(rig.requests(A)[0].2, Some((0, MIB as u64)));
+    assert_eq!(rig.requests(A)[0].2, (0, MIB as u64));
     rig.settle();
     assert_eq!(rig.done().unwrap(), (1, Ok(content)));
 }
@@ -394,7 +395,7 @@ fn progress_survives_while_nobody_has_it_and_ends_with_a_cancel() {
     rig.up(A, false);
     rig.want(2, &content);
     rig.disk();
-    assert_eq!(rig.requests(A)[0].2, Some((MIB as u64, MIB as u64)));
+    assert_eq!(rig.requests(A)[0].2, (MIB as u64, MIB as u64));
     rig.fetcher.cancel(2, rig.now, &mut rig.out);
     rig.disk();
     assert_eq!((rig.rows.len(), rig.temps.len()), (0, 0));
@@ -425,7 +426,7 @@ fn what_is_put_off_goes_on_where_it_was_flushed_and_is_forgotten_when_unwanted()
     }
     rig.want(2, &content);
     rig.disk();
-    assert_eq!(rig.requests(A)[0].2, Some((MIB as u64, MIB as u64)));
+    assert_eq!(rig.requests(A)[0].2, (MIB as u64, MIB as u64));
     // Put off with a write under way: it is forgotten before it is put away.
     let request = rig.requests(A)[0];
     rig.answer(request);
@@ -540,7 +541,7 @@ fn refusals_go_to_other_peers_then_wait() {
     assert_eq!(rig.fetcher.poll_timeout(), Some(until));
     rig.has.insert(sha(&small), small.clone());
     rig.fetcher.handle_present(B, sha(&small), rig.now, &mut rig.out);
-    assert_eq!(rig.requests(B), [(B, sha(&small), None)]);
+    assert_eq!(rig.requests(B), [(B, sha(&small), (0, small.len() as u64))]);
     rig.settle();
     assert_eq!(rig.done().unwrap(), (1, Ok(small)));
     rig.later(UNAVAILABLE_AFTER);

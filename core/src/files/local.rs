@@ -41,7 +41,8 @@ pub enum Found {
 pub enum LocalChange {
     /// None; the row takes what was seen, and the plan says how it goes on.
     None,
-    /// None: what was seen is this record's version in the index, which becomes base.
+    /// None: what was seen is this record's version in the index, which becomes base. Mode and time may be left to be
+    /// set.
     Adopt {
         /// The record.
         uuid: Uuid,
@@ -109,9 +110,12 @@ pub fn local_change(
             touched(view, &seen, base, found, now)
         }
         (Some(seen), Some(base)) if is_shown(view, seen.content) => {
-            // What another record wants here took the place of the base's content.
-            let other = view.shown.is_some_and(|shown| shown.uuid != base.uuid);
-            if other { gone(view, base, now) } else { LocalChange::None }
+            match view.shown.filter(|shown| shown.uuid == base.uuid) {
+                // At once: when the index has moved on this would pass for an edit of what was here before.
+                Some(shown) => LocalChange::Adopt { uuid: shown.uuid },
+                // What another record wants here took the place of the base's content.
+                None => gone(view, base, now),
+            }
         }
         (Some(seen), None) if is_shown(view, seen.content) => LocalChange::None,
         (Some(seen), _)
@@ -445,9 +449,9 @@ mod tests {
             };
             assert_eq!((uuid, value.content, time), (old.uuid, file(2), WallTime(501)));
         }
-        // The same bytes as the index: no change at all.
+        // The same bytes as the index: no change at all, and its version from now on.
         let case = Case::in_step(&old).moved_on(&newer);
-        assert_eq!(case.finds(&file(3), Found::Running), LocalChange::None);
+        assert_eq!(case.finds(&file(3), Found::Running), LocalChange::Adopt { uuid: old.uuid });
         // Another kind is an edit too.
         let case = Case::in_step(&old);
         for content in [EntryContent::Dir, EntryContent::Link("t".into())] {

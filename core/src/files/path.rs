@@ -13,6 +13,8 @@ pub struct RelPath(String);
 
 /// The folder in a share's root that belongs to the program, and the component that no path may have.
 pub const PRIVATE_NAME: &str = ".clearskies";
+/// Where in a share its archive lies.
+const ARCHIVE: &str = ".clearskies/archive";
 
 /// Why a string is no path of a share (protocol §8, "Never made into a path").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +96,15 @@ impl RelPath {
             Some("") => Err(PathError::EmptyName),
             Some(text) => Self::check(text),
         }
+    }
+
+    /// Where a file lies that went to this folder of the archive: a path that no record, and nothing from outside, can
+    /// have. `None` if it grows too long.
+    pub fn in_archive(folder: &str, path: &RelPath) -> Option<RelPath> {
+        let mut text = String::from(ARCHIVE);
+        text.push('/');
+        text.push_str(folder);
+        RelPath(text).append(&path.0).filter(|_| !path.is_root())
     }
 
     /// The key of the record at this path.
@@ -345,6 +356,16 @@ mod tests {
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text).expect("legal")
+    }
+
+    #[test]
+    fn a_place_in_the_archive_is_none_that_is_told() {
+        let place = RelPath::in_archive("f", &path("d/a")).unwrap();
+        assert_eq!(place.as_str(), ".clearskies/archive/f/d/a");
+        assert_eq!(RelPath::check(place.as_str()), Err(PathError::Private));
+        assert_eq!(RelPath::in_archive("f", &RelPath::root()), None);
+        let long = path(&["a"; RelPath::LEN_MAX / 2].join("/"));
+        assert_eq!(RelPath::in_archive("f", &long), None);
     }
 
     #[test]

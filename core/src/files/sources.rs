@@ -56,8 +56,8 @@ pub struct Misbehaved(pub &'static str);
 /// Content and first byte of something that was asked for.
 pub(super) type Key = (Sha256, u64);
 
-/// A `directory.get` to be sent: where to, what, and which range (`None`: all of it).
-pub type Request = (ConnId, Sha256, Option<(u64, u64)>);
+/// A `directory.get` to be sent: where to, what, and which range.
+pub type Request = (ConnId, Sha256, (u64, u64));
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claim {
@@ -330,7 +330,8 @@ impl Sources {
         if let Some(old) = link.asked.insert(key, asked) {
             link.owed.remove(&old.seq);
         } else {
-            self.requests.push_back((conn, key.0, (!whole).then_some((key.1, len))));
+            // Of a whole as well: what a record says of its size may be a lie, and who has that content is no liar.
+            self.requests.push_back((conn, key.0, (key.1, len)));
         }
         link.order.insert(self.next_seq, key);
         link.outstanding += len;

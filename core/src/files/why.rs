@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::files::path::PathError;
+use crate::files::path::{PathError, RelPath};
 use crate::files::plan::{Reason, Step};
 use crate::io::disk::DiskError;
 
@@ -28,6 +28,8 @@ pub enum Problem {
     WrongContent,
     /// It would bring something into the archive, which is full.
     ArchiveFull,
+    /// Its content is needed for this file, which does not have it yet.
+    NeededFor(RelPath),
     /// Its delete is held back, because so many paths are gone.
     DeleteHeld,
     /// It keeps changing, and is sent when it is quiet.
@@ -114,6 +116,11 @@ fn problem_sentence(problem: &Problem) -> String {
         Problem::ArchiveFull => {
             "What was replaced or deleted within the last day fills the archive, and the volume has little space left; \
              it waits until the oldest of that is a day old. Free some space to let it go on now."
+        }
+        Problem::NeededFor(path) => {
+            return format!(
+                "What stands here is needed for \"{path}\", which is not in place yet; it goes when that is."
+            );
         }
         Problem::DeleteHeld => {
             "Very many files are gone at once, so their deletion is held; `clearskies deletions` decides about it."

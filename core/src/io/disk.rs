@@ -339,7 +339,7 @@ pub enum DiskOp {
         /// The temps.
         items: Vec<Install>,
     },
-    /// Makes directories (parents first); one that is already there is no error. Answer: [`DiskDone::Stamps`].
+    /// Makes directories (parents first); one that is already there is no error. Answer: [`DiskDone::Made`].
     MakeDirs {
         /// The number.
         root: RootId,
@@ -435,6 +435,15 @@ impl core::fmt::Debug for Bytes {
     }
 }
 
+/// A directory that was to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// Whether it is new, and nothing lay in it once it was watched: then it need not be walked.
+    pub empty: bool,
+}
+
 /// How a disk operation ended well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskDone {
@@ -468,6 +477,8 @@ pub enum DiskDone {
     },
     /// Per item: its stamp.
     Stamps(Vec<Result<Stamp, DiskError>>),
+    /// Per item: the directory.
+    Made(Vec<Result<Made, DiskError>>),
     /// Per item: what it holds.
     Hashed(Vec<Result<Hashed, DiskError>>),
     /// Per item: the bytes.

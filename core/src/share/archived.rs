@@ -14,7 +14,7 @@ use crate::engine::outbox::Outbox;
 use crate::files::conflict;
 use crate::files::path::RelPath;
 use crate::files::row::DiskState;
-use crate::ids::{RootId, Token, Uuid};
+use crate::ids::{RootId, Sha256, Token, Uuid};
 use crate::index::record::EntryContent;
 use crate::io::disk::{Archived, Hashed, HashedContent, Kind, Stamp};
 use crate::io::{DiskDone, DiskError, DiskOp};
@@ -100,6 +100,8 @@ pub struct LateWrites {
     /// Paths at which nobody is to look before what is taken there is durable, and those of them where nothing came.
     begun: Vec<RelPath>,
     failed: Vec<RelPath>,
+    /// The newest of those that are waited for, by what each held.
+    contents: BTreeMap<Sha256, Archived>,
 }
 
 impl LateWrites {
@@ -115,12 +117,30 @@ impl LateWrites {
             taken: Vec::new(),
             begun: Vec::new(),
             failed: Vec::new(),
+            contents: BTreeMap::new(),
+        }
+    }
+
+    /// A file in the archive that held this when it was moved there: where it lies, and its stamp.
+    pub fn with_content(&self, sha256: &Sha256) -> Option<(RelPath, Stamp)> {
+        let file = self.contents.get(sha256)?;
+        Some((RelPath::in_archive(&file.folder, &file.path)?, file.stamp))
+    }
+
+    fn forget_content(&mut self, kept: &Kept) {
+        if let Some(EntryContent::File { sha256, .. }) = &kept.content
+            && self.contents.get(sha256) == Some(&kept.file)
+        {
+            self.contents.remove(sha256);
         }
     }
 
     /// Waits for a file that was just moved to the archive.
     pub fn add(&mut self, kept: Kept, now: Now) {
         if self.first.len() + self.second.len() < KEPT_MAX {
+            if let Some(EntryContent::File { sha256, .. }) = &kept.content {
+                self.contents.insert(*sha256, kept.file.clone());
+            }
             self.first.push_back((now.mono.plus(FIRST_LOOK), kept));
         }
     }
@@ -222,6 +242,10 @@ impl LateWrites {
     }
 
     fn checked(&mut self, mut kept: Kept, look: Look, found: Result<Option<Hashed>, DiskError>, now: Now) {
+        // Of what is touched or being written this stamp says nothing any more.
+        if look == Look::Second || !matches!(found, Ok(None)) {
+            self.forget_content(&kept);
+        }
         match found {
             // Another file has its name there, or it was pruned.
             Ok(Some(hashed)) if hashed.stamp.inode != kept.file.stamp.inode => return,
@@ -292,13 +316,6 @@ impl Share {
         }
     }
 
-    /// A user had a file brought back to a path where nothing was.
-    pub fn note_restored(&mut self, path: RelPath) {
-        if self.restored.len() < KEPT_MAX {
-            self.restored.insert(path);
-        }
-    }
-
     /// The archive was looked through: `limit` is what it may take, `kept` what it keeps, in bytes, and `full` whether
     /// replacing waits.
     pub fn archive_judged(&mut self, ctx: &mut Ctx<'_>, limit: u64, kept: u64, full: bool) {
@@ -362,6 +379,24 @@ mod tests {
         assert_eq!(look(&mut late, 600, Ok(None)), 1);
         assert_eq!(late.poll_timeout(), None);
         assert!(late.takes.is_empty());
+    }
+
+    #[test]
+    fn what_went_there_is_found_by_its_content_until_it_changed_or_was_looked_at_twice() {
+        let EntryContent::File { sha256, .. } = file(1) else { panic!() };
+        let place = (RelPath::in_archive("f", &path("a")).unwrap(), kept().file.stamp);
+        for (found, stays) in [(Ok(None), true), (holds(1, 7), false), (Err(DiskError::NotFound), false)] {
+            let mut late = LateWrites::new(ROOT);
+            late.add(kept(), now(0));
+            assert_eq!(late.with_content(&sha256), Some(place.clone()));
+            look(&mut late, 10, found);
+            assert_eq!(late.with_content(&sha256), stays.then(|| place.clone()));
+            if stays {
+                look(&mut late, 600, Ok(None));
+            }
+            assert_eq!(late.with_content(&sha256), None);
+            assert!(late.contents.is_empty());
+        }
     }
 
     #[test]

@@ -85,6 +85,7 @@ impl Share {
                 intents: &self.intents,
                 taken: &self.taken,
                 restored: &self.restored,
+                late: &self.late,
                 peers: &self.peers,
                 names: &self.names,
                 uuid_prefix: self.uuid_prefix,
@@ -216,9 +217,7 @@ impl Share {
             }
         }
         // An intent explains the first look at its path and no later one: the same content may come from the user then.
-        if self.unjudged || !self.intents.is_empty() {
-            self.forget_intents(&effects.judged, &ops);
-        }
+        self.forget_intents(&effects.judged, &ops);
         let grown = effects.archived.iter().fold(0u64, |sum, kept| sum.saturating_add(kept.file.stamp.size));
         self.archive_space.grew(grown, ctx.now.mono);
         // What a peer writes that may not author is put back into the archive anyway.
@@ -227,7 +226,7 @@ impl Share {
         }
         for path in &effects.recorded {
             self.taken.remove(path);
-            self.restored.remove(path);
+            self.restored.forget(path);
         }
         self.survey.note_absent(effects.deleted, effects.vanished, ctx.now);
         for path in effects.again {
@@ -278,6 +277,7 @@ impl Share {
             match op {
                 Op::LookedThrough { .. } => {
                     let survey = &self.survey;
+                    self.restored.looked_through(|path| survey.is_unseen(path));
                     self.intents.retain(|path, _| survey.is_unseen(path));
                     if core::mem::take(&mut self.unjudged) {
                         self.work.wake();

@@ -62,6 +62,11 @@ impl ClockWatch {
         core::mem::replace(&mut self.doubt, doubt) != doubt
     }
 
+    /// Whether nothing speaks against it.
+    pub fn is_believed(&self) -> bool {
+        self.doubt.is_none()
+    }
+
     /// What is wrong, and what to do.
     pub fn problem(&self) -> Option<String> {
         self.doubt.map(sentence)

@@ -32,7 +32,7 @@ pub enum Outcome {
         content: EntryContent,
         /// Its stamp.
         stamp: Stamp,
-        /// Whether the stamp can be trusted to tell a later change.
+        /// Whether the stamp tells a later change; of a directory, whether it is known what lies in it.
         settled: bool,
         /// The folder of the archive in which what was replaced lies.
         archived: Option<String>,
@@ -59,6 +59,8 @@ pub enum Outcome {
     Implied {
         /// Its stamp.
         stamp: Stamp,
+        /// Whether it is known what lies in it.
+        settled: bool,
     },
     /// Another state than expected was found: it is looked at.
     Changed,
@@ -74,10 +76,10 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
             let mut row = txn.row(path)?;
             note_archived(&row, path, archived.as_deref(), effects);
             row.base = base_for(txn, version, path)?;
-            // What lies in a directory is seen by walking it alone, not by giving it a mode.
+            // What lies in a directory is not seen by giving it a mode.
             let listed = |disk: &DiskState| disk.is_listed(stamp);
             let dir = *content == EntryContent::Dir;
-            let settled = if dir { row.disk.as_ref().is_some_and(listed) } else { *settled };
+            let settled = *settled || dir && row.disk.as_ref().is_some_and(listed);
             row.disk = Some(DiskState { stamp: *stamp, content: content.clone(), settled });
             txn.put_row(path, row);
         }
@@ -122,11 +124,11 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
             row.leave_dir();
             txn.put_row(path, row);
         }
-        Outcome::Implied { stamp } => {
+        Outcome::Implied { stamp, settled } => {
             let mut row = txn.row(path)?;
             let wanted = txn.live_beneath(path)?;
             if row.disk.is_none() {
-                row.disk = Some(DiskState { stamp: *stamp, content: EntryContent::Dir, settled: false });
+                row.disk = Some(DiskState { stamp: *stamp, content: EntryContent::Dir, settled: *settled });
                 row.implied = true;
                 if !wanted {
                     // What it was made for went away meanwhile, and nobody else will have it looked at.

@@ -29,6 +29,8 @@ pub enum Fact {
     Resume = 7,
     /// Names that peers gave, per peer.
     Name = 8,
+    /// A file that was brought back from the archive and not looked at yet, per path: its inode.
+    Restored = 9,
 }
 
 const NODE: u8 = 0;

@@ -201,6 +201,7 @@ impl Share {
     /// Sends what each link can take.
     pub fn pump_links(&mut self, ctx: &mut Ctx<'_>) {
         while let Some((conn, sha256, range)) = self.work.fetcher.poll_request() {
+            let range = Some(range);
             ctx.links.send(conn, &Message::Directory(DirectoryMessage::Get { sha256, range }));
         }
         while let Some((peer, sha256)) = self.work.fetcher.poll_lie() {

@@ -129,7 +129,16 @@ impl Judge<'_> {
             self.doubt(item, from.clone(), Why::Moved);
             return Ok(());
         }
-        let scene = self.scene(path)?;
+        let mut scene = self.scene(path)?;
+        if let (Some(base), Some(now)) = (&scene.base, &scene.base_now)
+            && !now.deleted()
+            && now.key == base.key
+            && now.same_value(base)
+        {
+            // Who changes or deletes what lies here has seen the index's value, whoever set it again: our own, which a
+            // later revision covers, would else stand beside that change, and nobody would have its content.
+            scene.base = scene.base_now.clone();
+        }
         if scene.row.disk.as_ref().map(|disk| disk.stamp) != item.seen {
             self.effects.again.push(path.clone());
             self.effects.again.extend(item.what.moved_from().cloned());
@@ -145,7 +154,7 @@ impl Judge<'_> {
             self.effects.again.push(path.clone());
             return Ok(());
         }
-        let restored = now.is_some() && self.restored.contains(path);
+        let restored = now.is_some_and(|now| self.restored.is(path, now.stamp.inode));
         if restored && scene.row.disk.is_some() {
             // Nothing was there when it was put back: what the row has had gone before, whoever took it away.
             let what = What::Gone { counts: false };
@@ -157,8 +166,9 @@ impl Judge<'_> {
             };
         }
         let found = if restored { Found::Running } else { item.found };
-        if restored {
+        if restored || now.is_some() && self.restored.knows(path) {
             self.effects.recorded.push(path.clone());
+            self.txn.put_extra(self.restored.forgotten(path));
         }
         if let (Some(from), Some(now)) = (item.what.moved_from(), now) {
             if !restored && self.take_move(from, path, now, since)? {
@@ -201,7 +211,8 @@ impl Judge<'_> {
         let observed = now.map(|now| Observed { stamp: &now.stamp, content: &now.content });
         let change = local_change(&view, observed, found, self.wall());
         let known_gone = gone && matches!(found, Found::Running | Found::Offline);
-        if known_gone && matches!(change, LocalChange::None) && !matches!(item.what, What::Vanished) {
+        let no_change = matches!(change, LocalChange::None | LocalChange::Adopt { .. });
+        if known_gone && no_change && !matches!(item.what, What::Vanished) {
             // It may be no change to its record, which was deleted or is a directory by now, and yet end its value.
             self.loser_replaced(&scene)?;
         }
@@ -260,7 +271,14 @@ impl Judge<'_> {
             }
             LocalChange::Adopt { uuid } => {
                 row.disk = now.cloned();
-                row.base = Base::Index(uuid);
+                let shown = self.txn.record(uuid)?;
+                row.base = match (shown, now) {
+                    // The plan sees that mode or time are left to be set.
+                    (Some(shown), Some(now)) if !has_meta_of(now, &shown) => {
+                        Base::Older(Box::new((*shown).clone()))
+                    }
+                    _ => Base::Index(uuid),
+                };
                 self.txn.put_row(path, row);
                 return Ok(());
             }
@@ -345,7 +363,10 @@ impl Judge<'_> {
         let Some(key) = inode_key(&state.stamp).filter(|_| item.found != Found::WithoutBase) else {
             return Ok(None);
         };
-        for from in self.txn.paths_with(sha256)? {
+        // What is moved about while a look goes through the folder is met twice, perhaps by one batch.
+        let mut paths = self.txn.paths_with(sha256)?;
+        paths.extend(self.txn.new_paths_with(sha256, state.stamp.inode).cloned());
+        for from in paths {
             let row = self.txn.row(&from)?;
             let same = row.disk.as_ref().is_some_and(|disk| inode_key(&disk.stamp) == Some(key));
             if same && from != item.path {

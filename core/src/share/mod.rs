@@ -13,6 +13,7 @@ pub mod faults;
 pub mod finish;
 pub mod folder;
 pub mod intents;
+pub mod kept;
 pub mod layout;
 pub mod link;
 pub mod local;
@@ -22,6 +23,7 @@ pub mod planning;
 pub mod progress;
 pub mod renewal;
 pub mod resolve;
+pub mod restored;
 #[cfg(test)]
 mod resume_tests;
 pub mod status;
@@ -32,7 +34,7 @@ pub mod unusable;
 pub mod waits;
 pub mod work;
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -65,6 +67,7 @@ use crate::share::link::PeerLink;
 use crate::share::pipeline::{Loaded, Op, Pipeline};
 use crate::share::progress::{Former, Progress};
 use crate::share::renewal::Renewal;
+use crate::share::restored::Restored;
 use crate::share::survey::Survey;
 use crate::share::waits::Waits;
 use crate::share::work::Work;
@@ -134,7 +137,7 @@ pub struct Share {
     /// Files that were taken out of the archive and have no record yet.
     taken: BTreeMap<RelPath, Taken>,
     /// Files that a user had brought back from the archive and that were not looked at yet.
-    restored: BTreeSet<RelPath>,
+    pub restored: Restored,
     /// Looking at the disk.
     pub survey: Survey,
     /// Since when there is no end of what looks find.
@@ -243,7 +246,7 @@ impl Share {
             archive_space: ArchiveSpace::default(),
             late: LateWrites::new(root),
             taken: BTreeMap::new(),
-            restored: BTreeSet::new(),
+            restored: Restored::new(root),
             survey: Survey::new(root),
             looking_since: None,
             looked_through: false,

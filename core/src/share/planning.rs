@@ -1,7 +1,7 @@
 //! Decides the operations of a batch: joins what came from peers, looks at pending paths, and takes over what disk
 //! work and the survey found. Pure over a [`Txn`]; every decision may be made again after a miss.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -23,11 +23,13 @@ use crate::index::knowledge::Resume;
 use crate::index::merge;
 use crate::index::record::{Change, EntryContent, Record};
 use crate::io::store::{Space, Write};
-use crate::share::archived::Taken;
+use crate::share::archived::{LateWrites, Taken};
 use crate::share::finish::{self, Outcome};
+use crate::share::kept::kept_for;
 use crate::share::link::PeerLink;
 use crate::share::pipeline::{Effects, Op};
 use crate::share::progress::Progress;
+use crate::share::restored::Restored;
 use crate::share::survey::Survey;
 use crate::share::task::Task;
 use crate::share::txn::{Miss, Txn, is_pathless};
@@ -58,7 +60,9 @@ pub struct Judge<'a> {
     /// Files that were taken out of the archive and have no record yet.
     pub taken: &'a BTreeMap<RelPath, Taken>,
     /// Files that a user had brought back from the archive and that were not looked at yet.
-    pub restored: &'a BTreeSet<RelPath>,
+    pub restored: &'a Restored,
+    /// What was moved to the archive a moment ago.
+    pub late: &'a LateWrites,
     /// What says the time, and whether it is believed.
     pub clock: WallCheck<'a>,
     /// The view of the store.
@@ -178,6 +182,9 @@ impl Judge<'_> {
             Op::LookedThrough { intents } => {
                 self.progress.looked_through = true;
                 self.progress.tail_lost = false;
+                for path in self.restored.of_last_run().filter(|path| !self.survey.is_unseen(path)) {
+                    self.txn.put_extra(self.restored.forgotten(path));
+                }
                 self.drop_intents(intents);
                 Ok(())
             }
@@ -599,47 +606,17 @@ impl Judge<'_> {
                 }
                 local.get_or_insert((from.clone(), disk.stamp));
             }
+            local = local.or_else(|| self.late.with_content(sha256));
         }
         self.effects.tasks.push(Task::Bring { path: path.clone(), version, replaces, local });
         Ok(())
     }
 
-    /// Whether the content of a base may go: true unless it is a value that lost and whose conflict file was not made,
-    /// or is not on disk yet, or that of a conflict file which took the place of the original's and is not there yet.
+    /// Whether the content of a base may go.
     fn may_go(&mut self, base: &Option<Arc<Record>>, base_now: &Option<Arc<Record>>) -> Result<bool, Miss> {
         let (Some(base), Some(now)) = (base, base_now) else { return Ok(true) };
-        if now.deleted() && !self.source_served(base, now)? {
-            return Ok(false);
-        }
-        // A later value may have seen both, while the conflict file still waits for its content.
-        let lost = merge::conflicts(now, base);
-        if !lost && self.txn.totals.conflicts == 0 {
-            return Ok(true);
-        }
-        if base.content().is_none_or(|content| *content == EntryContent::Dir) {
-            return Ok(true);
-        }
-        let (_, uuid) = conflict::conflict_id(base.uuid, &base.value_change);
-        // A peer that may not author makes no conflict file; its archive keeps what goes.
-        let Some(saved) = self.txn.record(uuid)? else { return Ok(!lost || !self.may_author()) };
-        // Whoever deleted or edited the conflict file had its content before him.
-        if saved.deleted() || saved.content() != base.content() {
-            return Ok(true);
-        }
-        let Some(path) = RelPath::from_key(&saved.key) else { return Ok(true) };
-        let row = self.txn.row(&path)?;
-        Ok(row.base == Base::Index(uuid) && row.disk.is_some())
-    }
-
-    /// Whether what a deleted conflict file lost to does without its content: it wants another one, or has this one.
-    /// While it wants it, this may be the only place that has it.
-    fn source_served(&mut self, base: &Record, deleted: &Record) -> Result<bool, Miss> {
-        let Some(source) = deleted.conflict_source() else { return Ok(true) };
-        let Some(source) = self.txn.record(source)?.filter(|source| !source.deleted()) else {
-            return Ok(true);
-        };
-        let Some(place) = RelPath::from_key(&source.key) else { return Ok(true) };
-        Ok(source.content() != base.content() || self.txn.row(&place)?.content() == base.content())
+        let author = self.may_author();
+        Ok(kept_for(self.txn, base, now, author)?.is_none())
     }
 
     /// Makes the record of a conflict file; its content is brought from the loser's own path.

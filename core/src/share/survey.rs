@@ -47,7 +47,7 @@ const RESTLESS: Duration = Duration::from_secs(10);
 const GONE_WAIT: Duration = Duration::from_secs(2);
 /// Hints that are remembered; with more the whole folder is looked through.
 const HINTS_MAX: usize = 20_000;
-/// After so many looks through the folder, each of which left more doubts than hints, the next is sure of some.
+/// After so many looks in a row, each of which left more doubts than hints or failed at some path, the next is sure.
 const DOUBT_ROUNDS: u32 = 3;
 /// Paths that differ, of one gathering.
 const GATHERED_MAX: usize = 20_000;
@@ -180,10 +180,12 @@ pub struct Survey {
     young: BTreeSet<RelPath>,
     young_at: Option<Instant>,
     /// Where something may have been moved away from, and what seems to be new and may be that.
-    doubted: BTreeMap<RelPath, RelPath>,
+    doubted: BTreeSet<(RelPath, RelPath)>,
     /// Whether these were more than can be hinted at, and in how many looks in a row.
     doubts_overflowed: bool,
     doubt_rounds: u32,
+    /// How many looks in a row failed at some path while they were to make something sure.
+    failed_rounds: u32,
     /// Paths that are looked at in this pass together with where they may have been before.
     sure: BTreeSet<RelPath>,
     /// Paths that wait for another one which is in work.
@@ -260,9 +262,10 @@ impl Survey {
             missed_last: Instant(0),
             young: BTreeSet::new(),
             young_at: None,
-            doubted: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             doubts_overflowed: false,
             doubt_rounds: 0,
+            failed_rounds: 0,
             sure: BTreeSet::new(),
             behind: BTreeMap::new(),
             known: BTreeMap::new(),
@@ -420,10 +423,10 @@ impl Survey {
     pub fn pump(&mut self, now: Now, stored: bool, busy: &BTreeSet<RelPath>, freed: u64, out: &mut Outbox) {
         if self.freed != freed {
             self.freed = freed;
-            let (still, over) =
-                core::mem::take(&mut self.waiting).into_iter().partition(|p| busy.contains(p));
-            self.waiting = still;
-            over.into_iter().for_each(|path| self.hint(path, now));
+            for path in self.waiting.difference(busy).cloned().collect::<Vec<_>>() {
+                self.waiting.remove(&path);
+                self.hint(path, now);
+            }
             self.look_behind(busy, now);
         }
         if stored && self.ready.is_empty() {

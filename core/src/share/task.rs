@@ -24,7 +24,7 @@ pub enum Task {
         version: Arc<Record>,
         /// What lies there now.
         replaces: Option<Stamp>,
-        /// A file of the share with the same content.
+        /// A file of the share, or of its archive, with the same content.
         local: Option<(RelPath, Stamp)>,
     },
     /// Rename what lies at a path.

@@ -5,7 +5,7 @@
 //! was decided without a miss; then [`Txn::writes`] gives one commit with every index kept in step.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Bound;
@@ -95,6 +95,8 @@ pub struct Txn {
     beneath: BTreeMap<RelPath, Beneath>,
     new_records: BTreeMap<Uuid, StoredRecord>,
     new_rows: BTreeMap<RelPath, Box<PathRow>>,
+    /// Contents and inodes that came to rows in this transaction, perhaps for a moment.
+    new_content: BTreeSet<(Sha256, u64, RelPath)>,
     extra: Vec<Write>,
     /// Contents that can be read here from now on.
     pub appeared: Vec<Sha256>,
@@ -120,6 +122,7 @@ impl Txn {
             beneath: BTreeMap::new(),
             new_records: BTreeMap::new(),
             new_rows: BTreeMap::new(),
+            new_content: BTreeSet::new(),
             extra: Vec::new(),
             appeared: Vec::new(),
             missing: Vec::new(),
@@ -134,6 +137,7 @@ impl Txn {
     pub fn restart(&mut self, totals: Totals, arrival: u64) {
         self.new_records.clear();
         self.new_rows.clear();
+        self.new_content.clear();
         self.extra.clear();
         self.totals = totals;
         self.arrival = arrival;
@@ -258,6 +262,13 @@ impl Txn {
         }
     }
 
+    /// Paths that may have got this content, with this inode, in this transaction.
+    pub fn new_paths_with(&self, sha256: &Sha256, inode: u64) -> impl Iterator<Item = &RelPath> {
+        let same = move |(of, number, _): &&(Sha256, u64, RelPath)| of == sha256 && *number == inode;
+        let first = (*sha256, inode, RelPath::root());
+        self.new_content.range(first..).take_while(same).map(|(_, _, path)| path)
+    }
+
     /// Whether a live record lies beneath a path, as this transaction leaves it.
     pub fn live_beneath(&mut self, path: &RelPath) -> Result<bool, Miss> {
         let changed = self.new_rows.range((Bound::Excluded(path), Bound::Unbounded));
@@ -309,6 +320,13 @@ impl Txn {
     pub fn put_row(&mut self, path: &RelPath, mut row: PathRow) {
         // What has a base is there for itself.
         row.implied &= row.base == Base::None || row.is_left_dir();
+        if let (Some(sha256), Some(disk)) = (content_of(&row), &row.disk) {
+            let inode = disk.stamp.inode;
+            let had = |old: &PathRow| old.disk.as_ref().is_some_and(|disk| disk.stamp.inode == inode);
+            if !self.rows.get(path).is_some_and(|old| had(old) && content_of(old) == Some(sha256)) {
+                self.new_content.insert((sha256, inode, path.clone()));
+            }
+        }
         self.new_rows.insert(path.clone(), Box::new(row));
     }
 

@@ -499,8 +499,8 @@ impl Work {
             _ => EntryContent::Dir,
         };
         // What was just put there has the recorded time; whoever writes to it changes that.
-        let settled = stamp.kind == Kind::Dir
-            || u128::from(now.wall.0.abs_diff(stamp.mtime_ns)) >= GRAIN_DEFAULT.as_nanos();
+        let settled = stamp.kind != Kind::Dir
+            && u128::from(now.wall.0.abs_diff(stamp.mtime_ns)) >= GRAIN_DEFAULT.as_nanos();
         Outcome::Placed { version, content, stamp, settled, archived: None }
     }
 

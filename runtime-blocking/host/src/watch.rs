@@ -51,8 +51,8 @@ pub trait Watcher: Send + Sync {
     /// Begins with a root: `dir` is the open folder.
     fn add_root(&self, root: RootId, dir: BorrowedFd<'_>);
 
-    /// Watches one directory, which is open. Its parents were added before.
-    fn add_dir(&self, root: RootId, path: &RelPath, dir: BorrowedFd<'_>);
+    /// Watches one directory, which is open. Its parents were added before. Whether it is watched now.
+    fn add_dir(&self, root: RootId, path: &RelPath, dir: BorrowedFd<'_>) -> bool;
 
     /// Forgets a root with all that is beneath it.
     fn remove_root(&self, root: RootId);
@@ -449,17 +449,14 @@ impl Watcher for Inotify {
         }
     }
 
-    fn add_dir(&self, root: RootId, path: &RelPath, dir: BorrowedFd<'_>) {
-        if path.is_root() {
-            return;
-        }
+    fn add_dir(&self, root: RootId, path: &RelPath, dir: BorrowedFd<'_>) -> bool {
         let mut table = self.table();
-        let parent = path.parent().unwrap_or_else(RelPath::root);
-        let Some(parent) = table.find(root, &parent) else { return };
-        if let Some(wd) = self.watch(&mut table, dir) {
-            table.insert(wd, root, parent, path.name());
-            self.clear_stale(&mut table);
-        }
+        let Some(parent) = path.parent() else { return table.roots.contains_key(&root) };
+        let Some(parent) = table.find(root, &parent) else { return false };
+        let Some(wd) = self.watch(&mut table, dir) else { return false };
+        table.insert(wd, root, parent, path.name());
+        self.clear_stale(&mut table);
+        true
     }
 
     fn remove_root(&self, root: RootId) {

@@ -214,6 +214,7 @@ impl Host {
         for hint in self.disk.take_hints() {
             match &hint {
                 Hint::Changed(root, path) => self.engine.handle_fs_event(self.now, *root, path, false),
+                Hint::NewDir(root, path) => self.engine.handle_fs_event(self.now, *root, path, true),
                 Hint::Overflow(root) => self.engine.handle_fs_overflow(self.now, *root),
             }
         }

@@ -101,6 +101,11 @@ pub struct Liar {
     pub announced: BTreeSet<Sha256>,
     /// The keys that the records which it said had, before and after.
     pub keys_said: BTreeSet<String>,
+    /// The records that it said.
+    pub uuids_said: BTreeSet<Uuid>,
+    /// Files of its own that are right in form, and how many of them it has told over this connection.
+    told: Vec<Record>,
+    told_here: usize,
     contents: BTreeMap<Sha256, Vec<u8>>,
     /// What it was asked for and did not give.
     asked: Vec<(Sha256, Option<(u64, u64)>)>,
@@ -153,6 +158,9 @@ impl Liar {
             records: Vec::new(),
             announced: BTreeSet::new(),
             keys_said: BTreeSet::new(),
+            uuids_said: BTreeSet::new(),
+            told: Vec::new(),
+            told_here: 0,
             contents: BTreeMap::new(),
             asked: Vec::new(),
             peer: None,
@@ -166,6 +174,7 @@ impl Liar {
         let new = Liar::connect(now, keys, self.author.rev);
         self.connection = new.connection;
         self.asked.clear();
+        self.told_here = 0;
         self.closed = None;
     }
 
@@ -281,8 +290,9 @@ impl Liar {
         let uuid = self.uuid();
         if let Ok(record) = author::create(&mut self.author, uuid, key, value, Meta::default(), None) {
             self.keys_said.insert(record.key.clone());
-            self.connection.send_body(|out| write_update(&record, None, out));
-            self.remember(record);
+            self.uuids_said.insert(record.uuid);
+            self.remember(record.clone());
+            self.told.push(record);
             self.say_word();
         }
     }
@@ -313,6 +323,7 @@ impl Liar {
         let from = choices.pick(&self.records).clone();
         let (act, key) = (choices.below(6), *choices.pick(&KEYS));
         self.keys_said.insert(from.key.clone());
+        self.uuids_said.insert(from.uuid);
         let changed = match act {
             0 => author::delete(&mut self.author, &from),
             1 => author::move_to(&mut self.author, &from, key.into()),
@@ -391,6 +402,7 @@ impl Liar {
         let at = (choices.below(4) == 0)
             .then(|| Resume { token: [choices.byte(); 16], arrival: choices.short() as u64 });
         self.keys_said.insert(record.key.clone());
+        self.uuids_said.insert(record.uuid);
         self.connection.send_body(|out| write_update(&record, at, out));
         self.remember(record);
         if choices.below(2) == 0 {
@@ -398,8 +410,12 @@ impl Liar {
         }
     }
 
-    /// Says that all its own changes so far were told.
+    /// Says that all its own changes so far were told, and tells its files where they were not.
     fn say_word(&mut self) {
+        for record in self.told.iter().skip(self.told_here) {
+            self.connection.send_body(|out| write_update(record, None, out));
+        }
+        self.told_here = self.told.len();
         let knowledge = Clock::of(self.author.peer, self.author.rev.max(1));
         self.say(&Message::Database(DatabaseMessage::Knowledge { knowledge }));
     }

@@ -18,6 +18,8 @@ pub struct Fate {
     pub deleted: Option<(usize, String)>,
     /// Where it was brought back after it had been deleted.
     pub back_on: Option<usize>,
+    /// Something else was where it had been deleted.
+    pub followed: bool,
 }
 
 /// What users did.
@@ -73,6 +75,16 @@ impl Ledger {
     pub fn deleted_by(&self, node: usize) -> Vec<(Vec<u8>, String)> {
         let by = |fate: &Fate| fate.deleted.clone().filter(|(who, _)| *who == node).map(|(_, path)| path);
         self.fates.iter().filter_map(|(content, fate)| Some((content.clone(), by(fate)?))).collect()
+    }
+
+    /// All that is deleted, with the paths where it was.
+    pub fn deletes(&self) -> impl Iterator<Item = (&Vec<u8>, &String)> {
+        self.fates.iter().filter_map(|(content, fate)| Some((content, &fate.deleted.as_ref()?.1)))
+    }
+
+    /// Something else is where this was deleted: a tombstone of that path will tell of that alone.
+    pub fn followed(&mut self, content: &[u8]) {
+        self.fate(content).followed = true;
     }
 
     /// Something else came to where this had been deleted before any program looked: to the others it was replaced.
@@ -186,11 +198,13 @@ impl Ledger {
         }
     }
 
-    /// Each content that was deleted as its writer had left it, with the path where it was.
+    /// Each content that was deleted as its writer had left it, with the path where it was. Who forgot knows of a
+    /// deleted path what was there last, and nothing of what was there before (sync.md, Known gaps).
     pub fn gone_for_good(&self) -> impl Iterator<Item = (&Vec<u8>, &String)> {
         self.fates
             .iter()
             .filter(|(_, fate)| fate.writes == 1 && !fate.handled && !fate.alive)
+            .filter(|(_, fate)| !(fate.followed && self.forgetful))
             .filter_map(|(content, fate)| fate.deleted.as_ref().map(|(_, path)| (content, path)))
     }
 

@@ -43,6 +43,8 @@ pub struct SimNode {
     pub flush_delay: Duration,
     /// When its engine wants to be called, if it was asked since its last call.
     pub(super) wakes: Option<Option<Instant>>,
+    /// The run in which what its watcher saw is about to be read.
+    pub(super) polled: Option<u32>,
     /// Counts starts; what an earlier one had ordered is dropped.
     pub run: u32,
     /// Outcomes of commands that nobody has taken.
@@ -82,6 +84,7 @@ impl SimNode {
             clock_offset_ns: 0,
             flush_delay: Duration::ZERO,
             wakes: None,
+            polled: None,
             run: 0,
             replies: BTreeMap::new(),
             notices: Vec::new(),

@@ -174,7 +174,7 @@ impl SimDisk {
         let (dir, name) = self.split(path)?;
         let inode = self.fs.child(dir, name)?;
         self.fs.set_meta(inode, Some(mode), None);
-        self.touched(dir, name);
+        self.altered(dir, name);
         Ok(())
     }
 
@@ -184,7 +184,7 @@ impl SimDisk {
         let (dir, name) = self.split(path)?;
         let inode = self.fs.child(dir, name)?;
         self.fs.set_meta(inode, None, Some(mtime_ns));
-        self.touched(dir, name);
+        self.altered(dir, name);
         Ok(())
     }
 
@@ -207,7 +207,7 @@ impl SimDisk {
 
     /// The watcher loses what it had and says so.
     pub fn overflow(&mut self) {
-        self.take_hints();
+        self.lose_hints();
         for root in self.open_roots() {
             self.hint(Hint::Overflow(root));
         }

@@ -3,13 +3,14 @@
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clearskies_core::ids::Token;
 use clearskies_core::io::{DiskDone, DiskError, DiskOp};
 use clearskies_host::disk::DiskPool;
+use clearskies_host::watch::Inotify;
 
 use crate::Bench;
 
@@ -29,7 +30,8 @@ impl Real {
     pub(crate) fn new() -> Real {
         let (sender, done) = channel();
         let sender = Mutex::new(sender);
-        let pool = DiskPool::new(2, move |token, result| {
+        let watcher = Arc::new(Inotify::new().unwrap());
+        let pool = DiskPool::with_watcher(2, Some(watcher), move |token, result| {
             // The bench is gone when its test has failed; nobody waits then.
             let _ = sender.lock().unwrap().send((token, result));
         });

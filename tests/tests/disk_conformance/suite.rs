@@ -3,8 +3,8 @@
 use clearskies_core::files::path::RelPath;
 use clearskies_core::ids::{RootId, TempId};
 use clearskies_core::io::disk::{
-    Archived, Bytes, Entry, Hashed, HashedContent, Install, Kind, Read, Remove, SetMeta, Stage, StageContent,
-    Staged, Stamp,
+    Archived, Bytes, Entry, Hashed, HashedContent, Install, Kind, Made, Read, Remove, SetMeta, Stage,
+    StageContent, Staged, Stamp,
 };
 use clearskies_core::io::{DiskDone, DiskError, DiskOp};
 use clearskies_tests::sim::fs::digest;
@@ -41,6 +41,13 @@ fn stat(bench: &mut dyn Bench, path: &str) -> Stamp {
 fn stamps(bench: &mut dyn Bench, op: DiskOp) -> Vec<Result<Stamp, DiskError>> {
     match bench.run(op) {
         Ok(DiskDone::Stamps(stamps)) => stamps,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn made(bench: &mut dyn Bench, dirs: Vec<(RelPath, Option<u32>)>) -> Vec<Result<Made, DiskError>> {
+    match bench.run(DiskOp::MakeDirs { root: ROOT, dirs }) {
+        Ok(DiskDone::Made(made)) => made,
         other => panic!("{other:?}"),
     }
 }
@@ -511,10 +518,12 @@ pub(crate) fn makes_directories(bench: &mut dyn Bench) {
         (rel("file"), None),
         (rel("file/d"), None),
     ];
-    let made = stamps(bench, DiskOp::MakeDirs { root: ROOT, dirs });
-    assert_eq!(made[0].unwrap().kind, Kind::Dir);
-    assert_eq!(made[1].unwrap().mode, 0o750);
-    assert_eq!(made[2].unwrap().mode, 0o700, "one that was there is left as it is");
+    let made = made(bench, dirs);
+    assert_eq!(made[0].unwrap().stamp.kind, Kind::Dir);
+    assert_eq!(made[1].unwrap().stamp.mode, 0o750);
+    assert_eq!(made[2].unwrap().stamp.mode, 0o700, "one that was there is left as it is");
+    let empty: Vec<bool> = made[..3].iter().map(|made| made.unwrap().empty).collect();
+    assert_eq!(empty, [true, true, false], "what lies in one that was there is not known");
     assert_eq!(made[3], Err(DiskError::NotFound));
     assert!(matches!(made[4], Err(DiskError::WrongKind | DiskError::Exists)), "{:?}", made[4]);
     assert_eq!(made[5], Err(DiskError::WrongKind));
@@ -722,7 +731,7 @@ pub(crate) fn never_leaves_the_share(bench: &mut dyn Bench) {
         stage_file(bench, 1, b"evil");
         assert_eq!(install(bench, 1, &format!("{link}/new"), None, None), Err(DiskError::Denied));
         let dirs = vec![(rel(&format!("{link}/dir")), None)];
-        assert_eq!(stamps(bench, DiskOp::MakeDirs { root: ROOT, dirs }), [Err(DiskError::Denied)]);
+        assert_eq!(made(bench, dirs), [Err(DiskError::Denied)]);
         let own = stat(bench, link);
         assert_eq!(rename(bench, link, &format!("{link}2/x"), own), Err(DiskError::NotFound));
         bench.write("mine", b"1");

@@ -135,6 +135,15 @@ fn short_links_back_off_and_long_ones_do_not() {
     let end = now.plus(STABLE_AFTER);
     dialer.closed(CLUB, Some(addr(1)), ALICE, end);
     assert!(dialer.poll_timeout().unwrap().since(end) <= BACK_OFF_FIRST);
+    // A program that is started anew four times in a minute is soon found again each time.
+    for _ in 0..4 {
+        now = dialer.poll_timeout().unwrap();
+        dialer.poll_dial(now, &mut rng).unwrap();
+        dialer.connected(CLUB, addr(1), ALICE, now);
+        now = now.plus(Duration::from_secs(14));
+        dialer.closed(CLUB, Some(addr(1)), ALICE, now);
+        assert!(dialer.poll_timeout().unwrap().since(now) <= BACK_OFF_FIRST);
+    }
 }
 
 #[test]

@@ -17,9 +17,11 @@ use crate::files::path::RelPath;
 use crate::files::reconcile::stamp_matches;
 use crate::ids::{CommandId, RootId};
 use crate::io::disk::{Archived, Stamp};
+use crate::io::store::Durability;
 use crate::io::{Completion, DiskDone, DiskError, DiskOp, StoreDone, StoreError};
 use crate::share::archive_space::Space;
 use crate::share::archived::{KEPT_MAX, Kept, written_late};
+use crate::share::restored::Restored;
 use crate::share::status;
 use crate::time::{Instant, Now};
 
@@ -64,8 +66,20 @@ pub(in crate::engine) struct Restoring {
     path: RelPath,
     to: RelPath,
     tried: u32,
-    /// Whether it was copied, and is being made durable.
-    copied: bool,
+    stage: Stage,
+    /// The inode that it has now, once it was copied.
+    inode: u64,
+}
+
+/// How far the copying back of files came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// They are being copied.
+    Copying,
+    /// They are being made durable.
+    Flushing,
+    /// The store is being told, so that a kill makes nobody take them for what lay there before.
+    Noting,
 }
 
 /// What lay beneath a directory and is copied back, one after the other, where nothing is now.
@@ -80,10 +94,9 @@ pub(in crate::engine) struct RestoringAll {
     asked: Vec<(String, RelPath)>,
     /// Those that are missing; the first is being copied.
     missing: VecDeque<(String, RelPath)>,
-    /// Those that were copied, and are not durable yet.
-    copied: Vec<RelPath>,
-    /// Whether these are being made durable.
-    flushing: bool,
+    /// Those that were copied, with their inodes now, and are not durable or not noted yet.
+    copied: Vec<(RelPath, u64)>,
+    stage: Stage,
     back: u64,
     failed: u64,
     /// The first that failed.
@@ -220,7 +233,12 @@ impl Engine {
             folders.fold(0u64, |sum, (_, size)| sum.saturating_add(*size))
         };
         let (used, days) = (sum(""), self.settings.archive_days());
-        let before = prune_for_space(folders.iter().copied(), now.wall, days, space.keep_max(used));
+        // By a clock that is not believed nothing is old: one set ahead would empty the archive.
+        let before = if share.clock.is_believed() {
+            prune_for_space(folders.iter().copied(), now.wall, days, space.keep_max(used))
+        } else {
+            String::new()
+        };
         let full = space.must_wait(sum(&before), used);
         let late = files.iter().filter(|_| author).filter(|file| {
             let archived = parse_archive_folder(&file.folder);
@@ -308,7 +326,16 @@ impl Engine {
         match listed.clone().find(|file| file.path.starts_with(&path)) {
             Some(file) if file.path == path => {
                 let (folder, to) = (file.folder.clone(), path.clone());
-                self.copy_back(Restoring { id, root, folder, path, to, tried: 0, copied: false });
+                self.copy_back(Restoring {
+                    id,
+                    root,
+                    folder,
+                    path,
+                    to,
+                    tried: 0,
+                    stage: Stage::Copying,
+                    inode: 0,
+                });
             }
             Some(_) => {
                 let mut known = BTreeSet::new();
@@ -323,7 +350,7 @@ impl Engine {
                     asked: Vec::new(),
                     missing: VecDeque::new(),
                     copied: Vec::new(),
-                    flushing: false,
+                    stage: Stage::Copying,
                     back: 0,
                     failed: 0,
                     trouble: None,
@@ -363,24 +390,43 @@ impl Engine {
         self.archives.insert(token, ask);
     }
 
+    /// Has the store keep what was brought back, as much as there is room for, unless the share is gone.
+    fn note_restored(&mut self, now: Now, root: RootId, copied: &[(RelPath, u64)], ask: ArchiveAsk) {
+        let room = self.shares.get(&root).map_or(0, |share| share.restored.room());
+        if room == 0 {
+            return self.answered(now, ask, Completion::Store(Ok(StoreDone::Committed)));
+        }
+        let kept = copied.iter().take(room);
+        let writes = kept.map(|(path, inode)| Restored::kept(root, path, *inode)).collect();
+        let token = self.commit(writes, Durability::Now);
+        self.archives.insert(token, ask);
+    }
+
     fn restored(&mut self, now: Now, mut restoring: Restoring, completion: Completion) {
+        let Restoring { id, root, stage, .. } = restoring;
         let result = match completion {
-            Completion::Disk(Ok(DiskDone::Unit)) if restoring.copied => Ok(()),
-            Completion::Disk(Ok(DiskDone::Stamps(mut stamps))) => {
-                stamps.pop().unwrap_or(Err(DiskError::Io)).map(|_| ())
+            // What the store did not take is there all the same.
+            Completion::Store(_) if stage == Stage::Noting => Ok(()),
+            Completion::Disk(Ok(DiskDone::Unit)) if stage == Stage::Flushing => {
+                restoring.stage = Stage::Noting;
+                let noted = [(restoring.to.clone(), restoring.inode)];
+                return self.note_restored(now, root, &noted, ArchiveAsk::Restore(restoring));
+            }
+            Completion::Disk(Ok(DiskDone::Stamps(mut stamps))) if stage == Stage::Copying => {
+                match stamps.pop().unwrap_or(Err(DiskError::Io)) {
+                    Ok(stamp) => {
+                        (restoring.stage, restoring.inode) = (Stage::Flushing, stamp.inode);
+                        let ask = ArchiveAsk::Restore(restoring);
+                        return self.put_out(root, None, DiskOp::Flush { root }, ask);
+                    }
+                    Err(error) => Err(error),
+                }
             }
             Completion::Disk(Err(error)) => Err(error),
             _ => Err(DiskError::Io),
         };
-        let Restoring { id, root, .. } = restoring;
-        match result {
-            Ok(()) if !restoring.copied => {
-                restoring.copied = true;
-                self.put_out(root, None, DiskOp::Flush { root }, ArchiveAsk::Restore(restoring));
-                return;
-            }
-            _ => self.look_at_restored(now, root, &restoring.to, restoring.copied),
-        }
+        let copied = (stage != Stage::Copying).then_some(restoring.inode);
+        self.look_at_restored(now, root, &restoring.to, copied);
         match result {
             Ok(()) => {
                 let path = self.absolute(root, &restoring.to);
@@ -408,7 +454,7 @@ impl Engine {
             let op = DiskOp::RestoreArchived { root, folder, to: path.clone(), path: path.clone() };
             self.put_out(root, Some(path), op, ArchiveAsk::RestoreAll(all));
         } else if !all.copied.is_empty() {
-            all.flushing = true;
+            all.stage = Stage::Flushing;
             self.put_out(root, None, DiskOp::Flush { root }, ArchiveAsk::RestoreAll(all));
         } else if !all.waiting.is_empty() {
             let rest = all.waiting.split_off(all.waiting.len().min(LOOKED_AT_MAX));
@@ -436,21 +482,32 @@ impl Engine {
 
     /// Takes what the disk says of some of many, or of the one that was copied.
     fn restored_one(&mut self, now: Now, mut all: RestoringAll, completion: Completion) {
-        if core::mem::take(&mut all.flushing) {
-            let copied = core::mem::take(&mut all.copied);
-            copied.iter().for_each(|path| self.look_at_restored(now, all.root, path, true));
-            match completion {
-                Completion::Disk(Ok(DiskDone::Unit)) => all.back += copied.len() as u64,
-                failed => {
+        match (all.stage, &completion) {
+            (Stage::Copying, _) => {}
+            (Stage::Flushing, Completion::Disk(Ok(DiskDone::Unit))) => {
+                all.stage = Stage::Noting;
+                let noted = all.copied.clone();
+                return self.note_restored(now, all.root, &noted, ArchiveAsk::RestoreAll(all));
+            }
+            (stage, _) => {
+                all.stage = Stage::Copying;
+                let copied = core::mem::take(&mut all.copied);
+                for (path, inode) in &copied {
+                    self.look_at_restored(now, all.root, path, Some(*inode));
+                }
+                if stage == Stage::Noting {
+                    // What the store did not take is there all the same.
+                    all.back += copied.len() as u64;
+                } else {
                     all.failed += copied.len() as u64;
-                    let error = match failed {
+                    let error = match completion {
                         Completion::Disk(Err(error)) => error,
                         _ => DiskError::Io,
                     };
-                    all.trouble = all.trouble.or_else(|| Some((copied.into_iter().next()?, error)));
+                    all.trouble = all.trouble.or_else(|| Some((copied.into_iter().next()?.0, error)));
                 }
+                return self.copy_on(all);
             }
-            return self.copy_on(all);
         }
         let asked = core::mem::take(&mut all.asked);
         let count = asked.len().max(1);
@@ -463,10 +520,10 @@ impl Engine {
             let result = answers.pop().unwrap_or(Err(DiskError::Io));
             let Some((_, path)) = all.missing.pop_front() else { return self.copy_on(all) };
             if result.is_err() {
-                self.look_at_restored(now, all.root, &path, false);
+                self.look_at_restored(now, all.root, &path, None);
             }
             match result {
-                Ok(_) => all.copied.push(path),
+                Ok(stamp) => all.copied.push((path, stamp.inode)),
                 // Something has just come there.
                 Err(DiskError::Exists) => {}
                 Err(DiskError::RootMissing) => {
@@ -496,12 +553,12 @@ impl Engine {
     }
 
     /// Has a file looked at that was to be restored; where it was, directories that had to be made for it are new as
-    /// well.
-    fn look_at_restored(&mut self, now: Now, root: RootId, path: &RelPath, copied: bool) {
+    /// well. `copied` is the inode of what came there.
+    fn look_at_restored(&mut self, now: Now, root: RootId, path: &RelPath, copied: Option<u64>) {
         if let Some((share, mut ctx)) = self.share_ctx(now, root) {
             share.work.release(path);
-            if copied {
-                share.note_restored(path.clone());
+            if let Some(inode) = copied {
+                share.restored.note(path.clone(), inode);
             }
             for dir in path.ancestors().filter(|dir| !dir.is_root()) {
                 share.survey.hint(dir, now);

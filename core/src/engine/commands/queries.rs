@@ -26,6 +26,7 @@ use crate::index::record::Record;
 use crate::io::StoreError;
 use crate::io::disk::Stamp;
 use crate::io::store::{Query as Lookup, Row, Space, StoreOp};
+use crate::share::kept::kept_for;
 use crate::share::resolve::NOT_HERE;
 use crate::share::txn::{Miss, Txn, decode_stored_record};
 use crate::share::{Membership, Share, known_name, layout, short_id, status, work};
@@ -381,6 +382,14 @@ fn sentences(share: &Share, path: &RelPath, txn: &mut Txn, now: Instant) -> Resu
     };
     if let (Step::Wait(Reason::NotKnown), Some((peer, _))) = (&step, missing) {
         problems.push(Problem::Share(share.wait_sentence(peer, now)));
+    }
+    let takes_away = matches!(step, Step::Remove { .. })
+        || matches!(
+            step,
+            Step::BringFile { replaces: Some(_), .. } | Step::PutLink { replaces: Some(_), .. }
+        );
+    if let (true, Some(base), Some(now)) = (takes_away, &base, &base_now) {
+        problems.extend(kept_for(txn, base, now, author)?.map(Problem::NeededFor));
     }
     if step != Step::Nothing || !problems.is_empty() {
         problems.extend(stopped(share).map(Problem::Share));

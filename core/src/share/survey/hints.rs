@@ -22,6 +22,8 @@ impl Survey {
         let (Some(stamps), Some(rows)) = (&mut self.stamps, &mut self.hint_rows) else { return };
         let (stamps, rows) = (core::mem::take(stamps), core::mem::take(rows));
         (self.stamps, self.hint_rows) = (None, None);
+        // Whether something could not be looked at that may be the other end of what is doubted.
+        let mut failed = false;
         // Of each directory one path that came and went unseen.
         let mut passed: BTreeMap<RelPath, RelPath> = BTreeMap::new();
         for ((path, stamp), (row, beneath)) in
@@ -63,6 +65,8 @@ impl Survey {
                     }
                 }
                 Err(DiskError::NotFound | DiskError::WrongKind) => {
+                    // A walk of this pass may meet it yet, and then it came from where something was a moment ago.
+                    self.sure.remove(&path);
                     self.unreadable.retain(|known, _| !known.starts_with(&path));
                     self.special.remove(&path);
                     self.unusable.forget(&path);
@@ -87,6 +91,7 @@ impl Survey {
                     }
                 }
                 Err(error) => {
+                    failed = true;
                     if self.to_walk.remove(&path) {
                         self.new_dirs.insert(path.clone());
                     }
@@ -99,6 +104,7 @@ impl Survey {
             let (what, found) = (What::Gone { counts: false }, self.found);
             self.ready.push_back(Observation { path, seen: None, what, found });
         }
+        self.judge_sure(failed);
         self.note_old_missing();
         self.step = Step::Gather;
     }

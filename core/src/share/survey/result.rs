@@ -4,12 +4,13 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::gather::Gathering;
-use super::{Ask, DOUBT_ROUNDS, GoneMode, HINTS_MAX, RESCAN_FACTOR, RESCAN_FIRST, Step, Survey};
+use super::{Ask, DOUBT_ROUNDS, GoneMode, HINTS_MAX, RESCAN_FACTOR, RESCAN_FIRST, Step, Survey, Todo};
 use crate::engine::outbox::Outbox;
 use crate::files::path::RelPath;
 use crate::files::reconcile::{Appeared, match_moves, stamp_matches};
 use crate::files::row::DiskState;
 use crate::io::DiskOp;
+use crate::io::disk::Kind;
 use crate::share::local::{Doubt, Observation, What, Why};
 use crate::time::Now;
 
@@ -92,11 +93,25 @@ impl Survey {
         // their source's order, so that a directory comes before what it holds.
         let (new, changed): (Vec<_>, Vec<_>) =
             core::mem::take(&mut self.todo).into_iter().partition(|todo| todo.new);
+        // A directory has one name: one that was met twice was moved on meanwhile, and its record is to go with it.
+        let is_dir = |todo: &&Todo| todo.stamp.kind == Kind::Dir && todo.stamp.inode != 0;
+        let dirs_moved: BTreeSet<u64> = new
+            .iter()
+            .filter(|todo| from_of.contains_key(&todo.path))
+            .filter(is_dir)
+            .map(|todo| todo.stamp.inode)
+            .collect();
+        let is_twice = |todo: &Todo| {
+            is_dir(&todo) && dirs_moved.contains(&todo.stamp.inode) && !from_of.contains_key(&todo.path)
+        };
+        let (twice, new): (Vec<_>, Vec<_>) = new.into_iter().partition(is_twice);
+        twice.into_iter().for_each(|todo| self.hint_new_dir(todo.path, now));
         for todo in new.into_iter().chain(changed) {
             let Some(state) = todo.content else { continue };
             let moved_from = from_of.get(&todo.path).cloned();
             let seen = todo.row.disk.as_ref().map(|disk| disk.stamp);
-            let sure = self.sure.contains(&todo.path);
+            // What was read is what was seen together with the other end.
+            let sure = self.sure.contains(&todo.path) && todo.stamp.inode == state.stamp.inode;
             let what = What::Holds { state, moved_from, sure };
             let found = todo.found.unwrap_or(found);
             self.ready.push_back(Observation { path: todo.path, seen, what, found });
@@ -119,8 +134,8 @@ impl Survey {
         if why == Why::Known && !busy.contains(&other) {
             self.doubts_overflowed |= self.hints.len() + 2 > HINTS_MAX;
             // The first ones stay where there are too many, so that each look is sure of some.
-            if self.doubted.len() < HINTS_MAX || self.doubted.contains_key(&other) {
-                self.doubted.insert(other.clone(), path.clone());
+            if self.doubted.len() < HINTS_MAX {
+                self.doubted.insert((other.clone(), path.clone()));
             }
         }
         // What was read too soon after its last change is read again anyway.
@@ -158,18 +173,37 @@ impl Survey {
     /// Where something may have been moved away from: nothing is told of an end there before both ends were looked at
     /// together.
     pub fn is_doubted(&self, from: &RelPath) -> bool {
-        self.doubted.contains_key(from)
+        let first = (from.clone(), RelPath::root());
+        self.doubted.range(first..).next().is_some_and(|(other, _)| other == from)
     }
 
-    /// Both ends of what is doubted are looked at together, or it is doubted once more when they are.
+    /// Nothing is sure after a look that failed at some path, unless looks go on failing: whoever may not look there
+    /// will not learn by waiting, and what is new meanwhile is as good as a copy.
+    pub(super) fn judge_sure(&mut self, failed: bool) {
+        if self.sure.is_empty() {
+            return;
+        }
+        if !failed {
+            self.failed_rounds = 0;
+        } else if self.failed_rounds < DOUBT_ROUNDS {
+            self.failed_rounds += 1;
+            self.sure.clear();
+        }
+    }
+
+    /// Both ends of what is doubted are looked at together, with all that may have been moved from the same path, or it
+    /// is doubted once more when they are.
     pub(super) fn join_doubted(&mut self, hinted: &mut BTreeSet<RelPath>, busy: &BTreeSet<RelPath>) {
-        self.doubted.retain(|from, path| {
-            let is_hinted = hinted.contains(from) || hinted.contains(path);
-            if is_hinted && !busy.contains(from) && !busy.contains(path) {
+        let is_hinted = |(from, path): &&(RelPath, RelPath)| hinted.contains(from) || hinted.contains(path);
+        let joined: BTreeSet<RelPath> =
+            self.doubted.iter().filter(is_hinted).map(|(from, _)| from.clone()).collect();
+        self.doubted.retain(|(from, path)| {
+            let is_joined = joined.contains(from);
+            if is_joined && !busy.contains(from) && !busy.contains(path) {
                 hinted.extend([from.clone(), path.clone()]);
                 self.sure.insert(path.clone());
             }
-            !is_hinted
+            !is_joined
         });
     }
 
@@ -211,6 +245,7 @@ mod tests {
     use super::*;
     use crate::files::fixture::{file, path, stamp};
     use crate::ids::RootId;
+    use crate::io::DiskError;
     use crate::io::disk::Stamp;
     use crate::share::survey::Todo;
     use crate::time::{Instant, WallTime};
@@ -256,6 +291,39 @@ mod tests {
             let sure = if round == DOUBT_ROUNDS { HINTS_MAX } else { 0 };
             assert_eq!(survey.sure.len(), sure, "look {round}");
             survey.end(now);
+        }
+    }
+
+    #[test]
+    fn all_names_of_one_file_are_sure_after_one_look() {
+        let now = Now { mono: Instant(0), wall: WallTime(0) };
+        let (mut survey, free) = (Survey::new(RootId(1)), BTreeSet::new());
+        let from = path("first");
+        let names: Vec<RelPath> = (0..300).map(|at| path(&alloc::format!("name{at}"))).collect();
+        for name in &names {
+            let doubt = Doubt { path: name.clone(), other: from.clone(), state: None, why: Why::Known };
+            survey.note_doubted(doubt, &free, now);
+        }
+        assert!(survey.is_doubted(&from) && !survey.is_doubted(&names[0]));
+        // One of them is hinted at a moment before the others.
+        let mut hinted = BTreeSet::from([names[7].clone()]);
+        survey.join_doubted(&mut hinted, &free);
+        assert!(names.iter().all(|name| survey.sure.contains(name) && hinted.contains(name)));
+        assert!(hinted.contains(&from) && !survey.is_doubted(&from));
+        // What is not there is met by a walk of the same look only if it came from elsewhere a moment ago.
+        survey.hinted = names[..2].to_vec();
+        survey.stamps = Some(alloc::vec![Err(DiskError::NotFound), Ok(stamp(&file(1), 1))]);
+        survey.hint_rows = Some(alloc::vec![Default::default(), Default::default()]);
+        survey.judge_hints(now);
+        assert!(!survey.sure.contains(&names[0]) && survey.sure.contains(&names[1]));
+        // And nothing is where the other end could not be looked at, unless that goes on.
+        for round in 0..=DOUBT_ROUNDS {
+            survey.sure.insert(names[1].clone());
+            survey.hinted = alloc::vec![from.clone()];
+            survey.stamps = Some(alloc::vec![Err(DiskError::Denied)]);
+            survey.hint_rows = Some(alloc::vec![Default::default()]);
+            survey.judge_hints(now);
+            assert_eq!(survey.sure.is_empty(), round < DOUBT_ROUNDS, "round {round}");
         }
     }
 

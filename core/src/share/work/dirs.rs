@@ -3,12 +3,12 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{Job, Trouble, Work, ancestors, stamps};
+use super::{Job, Trouble, Work, ancestors};
 use crate::engine::outbox::Outbox;
 use crate::files::path::RelPath;
 use crate::files::plan::wanted_meta;
 use crate::index::record::{EntryContent, Record};
-use crate::io::disk::MODE_BITS;
+use crate::io::disk::{MODE_BITS, Made};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::share::finish::Outcome;
 use crate::time::Now;
@@ -34,25 +34,29 @@ impl Work {
         now: Now,
         out: &mut Outbox,
     ) {
-        let stamps = stamps(result, dirs.len());
+        let made = match result {
+            Ok(DiskDone::Made(made)) if made.len() == dirs.len() => made,
+            Ok(_) => dirs.iter().map(|_| Err(DiskError::Io)).collect(),
+            Err(error) => dirs.iter().map(|_| Err(error)).collect(),
+        };
         let mut again = Vec::new();
-        for ((path, version), stamp) in dirs.into_iter().zip(stamps) {
-            match (stamp, version) {
-                (Ok(stamp), Some(version))
+        for ((path, version), made) in dirs.into_iter().zip(made) {
+            // One that was there before may hold things that nobody has seen: it is walked once.
+            match (made.map(|Made { stamp, empty }| (stamp, empty)), version) {
+                (Ok((stamp, settled)), Some(version))
                     if wanted_meta(&version).0.is_some_and(|mode| mode != stamp.mode & MODE_BITS) =>
                 {
                     // It was there, made for what lies beneath: the plan sets its bits.
-                    self.changed(path, Outcome::Implied { stamp }, now);
+                    self.changed(path, Outcome::Implied { stamp, settled }, now);
                 }
-                (Ok(stamp), Some(version)) => {
+                (Ok((stamp, settled)), Some(version)) => {
                     self.failures.remove(&path);
-                    // It may have been there before, with things in it that nobody has seen: it is walked once.
-                    let (content, settled, archived) = (EntryContent::Dir, false, None);
+                    let (content, archived) = (EntryContent::Dir, None);
                     let outcome = Outcome::Placed { version, content, stamp, settled, archived };
                     self.changed(path, outcome, now);
                 }
-                (Ok(stamp), None) => {
-                    self.changed(path, Outcome::Implied { stamp }, now);
+                (Ok((stamp, settled)), None) => {
+                    self.changed(path, Outcome::Implied { stamp, settled }, now);
                 }
                 (Err(DiskError::NotFound), version) if !retried => again.push((path, version)),
                 (Err(error), _) => self.fail(path, Trouble::Disk(error), now),

@@ -3,7 +3,7 @@
 
 use clearskies_core::files::path::RelPath;
 use clearskies_core::ids::RootId;
-use clearskies_core::io::disk::{DiskError, Install, Kind, Remove, SetMeta, Stamp};
+use clearskies_core::io::disk::{DiskError, Install, Kind, Made, Remove, SetMeta, Stamp};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -296,7 +296,7 @@ pub(super) fn make_dirs(
     root: &Root,
     watcher: Option<(&dyn Watcher, RootId)>,
     wanted: &[(RelPath, Option<u32>)],
-) -> Result<Stamps, DiskError> {
+) -> Result<Vec<Result<Made, DiskError>>, DiskError> {
     root.verify()?;
     let mut dirs = Dirs::new(root);
     Ok(wanted.iter().map(|(path, mode)| make_dir(&mut dirs, watcher, path, *mode)).collect())
@@ -307,7 +307,7 @@ fn make_dir(
     watcher: Option<(&dyn Watcher, RootId)>,
     path: &RelPath,
     mode: Option<u32>,
-) -> Result<Stamp, DiskError> {
+) -> Result<Made, DiskError> {
     let (dir, name) = dirs.parent(path)?;
     let failed = |e| fail_name("make", path.as_str(), e);
     // Until its bits are set it must be possible to open it.
@@ -316,18 +316,22 @@ fn make_dir(
         Ok(()) => {}
         Err(Errno::EXIST) => {
             let seen = stamp_at(dir, name).map_err(failed)?;
-            return if seen.kind == Kind::Dir { Ok(seen) } else { Err(DiskError::WrongKind) };
+            return if seen.kind == Kind::Dir {
+                Ok(Made { stamp: seen, empty: false })
+            } else {
+                Err(DiskError::WrongKind)
+            };
         }
         Err(error) => return Err(failed(error)),
     }
     let fd = rustix::fs::openat(dir, name, LISTED | OFlags::NOFOLLOW, Mode::empty()).map_err(failed)?;
-    if let Some((watcher, root)) = watcher {
-        watcher.add_dir(root, path, fd.as_fd());
-    }
+    let watched = watcher.is_some_and(|(watcher, root)| watcher.add_dir(root, path, fd.as_fd()));
+    // Whatever comes into it from here on is an event.
+    let empty = watched && super::walk::is_empty(fd.as_fd());
     let stamp = stamp_fd(&fd).map_err(failed)?;
-    let Some(mode) = mode else { return Ok(stamp) };
+    let Some(mode) = mode else { return Ok(Made { stamp, empty }) };
     rustix::fs::fchmod(&fd, bits_over(mode, &stamp)).map_err(failed)?;
-    stamp_fd(&fd).map_err(failed)
+    Ok(Made { stamp: stamp_fd(&fd).map_err(failed)?, empty })
 }
 
 /// [`DiskOp::SetMeta`](clearskies_core::io::DiskOp::SetMeta).

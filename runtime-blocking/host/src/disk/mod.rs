@@ -443,7 +443,7 @@ impl Disk {
             }
             DiskOp::MakeDirs { root, dirs } => {
                 let watcher = self.watcher.as_deref().map(|watcher| (watcher, root));
-                install::make_dirs(&*self.root(root)?, watcher, &dirs).map(DiskDone::Stamps)
+                install::make_dirs(&*self.root(root)?, watcher, &dirs).map(DiskDone::Made)
             }
             DiskOp::Rename { root, from, to, stamp } => {
                 let root = self.root(root)?;

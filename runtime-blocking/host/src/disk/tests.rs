@@ -262,7 +262,7 @@ fn nothing_leaves_the_root_through_links() {
         assert_eq!(bench.install(1, "out/new", None, None), Err(DiskError::Denied));
         let dirs = vec![(path("out/dir"), None)];
         let made = bench.run(DiskOp::MakeDirs { root: ROOT, dirs });
-        assert_eq!(made, Ok(DiskDone::Stamps(vec![Err(DiskError::Denied)])));
+        assert_eq!(made, Ok(DiskDone::Made(vec![Err(DiskError::Denied)])));
         let stamp = Stamp {
             inode: std::fs::metadata(outside.join("secret")).unwrap().ino(),
             ..bench.stat("link").unwrap()

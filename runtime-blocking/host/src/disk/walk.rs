@@ -79,6 +79,11 @@ fn name_at(bytes: &[u8], start: u32) -> &CStr {
     CStr::from_bytes_until_nul(bytes.get(start as usize..).unwrap_or_default()).unwrap_or_default()
 }
 
+/// Whether a directory could be listed and has nothing in it, our own folder aside.
+pub(super) fn is_empty(dir: BorrowedFd<'_>) -> bool {
+    Names::read(dir).is_ok_and(|names| names.starts.is_empty())
+}
+
 /// What a walk needs of its surroundings.
 pub(super) struct Ground<'a> {
     /// The directory that the walk's paths are relative to.

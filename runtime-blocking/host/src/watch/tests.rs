@@ -231,8 +231,12 @@ fn the_pool_watches_before_it_lists() {
     let walk = DiskOp::Walk { root: ROOT, walk: 1, dir: RelPath::root(), limit: 100 };
     assert!(matches!(run(walk), DiskDone::Walked { done: true, .. }));
     assert_eq!(watcher.watches(), 3);
-    run(DiskOp::MakeDirs { root: ROOT, dirs: vec![(path("a/c"), None)] });
-    assert_eq!(watcher.watches(), 4);
+    // Above the second one nothing is watched: who puts something into it would not be heard.
+    std::fs::create_dir(dir.path().join("unseen")).unwrap();
+    let dirs = vec![(path("a/c"), None), (path("unseen/d"), None)];
+    let DiskDone::Made(made) = run(DiskOp::MakeDirs { root: ROOT, dirs }) else { panic!() };
+    let empty: Vec<bool> = made.iter().map(|made| made.unwrap().empty).collect();
+    assert_eq!((watcher.watches(), empty), (4, vec![true, false]));
     std::fs::write(dir.path().join("a/c/f"), b"").unwrap();
     assert!(only(&watcher).contains(&"a/c/f".to_owned()));
     run(DiskOp::CloseRoot { root: ROOT });

@@ -133,10 +133,15 @@ fn a_deleted_file_that_is_back_is_seen() {
     let mut forgot = ledger.clone();
     forgot.forgot(0);
     assert_eq!(deleted_stays_deleted(std::slice::from_ref(&back), &forgot), Ok(()));
-    // Once all know of it, forgetting is no excuse.
+    // Once all know of it, forgetting is no excuse, unless that path had something else since.
     ledger.rested();
+    let mut followed = ledger.clone();
+    followed.followed(b"1");
+    breaks(deleted_stays_deleted(std::slice::from_ref(&back), &followed), 4);
     ledger.forgot(0);
-    breaks(deleted_stays_deleted(&[back], &ledger), 4);
+    breaks(deleted_stays_deleted(std::slice::from_ref(&back), &ledger), 4);
+    followed.forgot(0);
+    assert_eq!(deleted_stays_deleted(&[back], &followed), Ok(()));
 }
 
 #[test]

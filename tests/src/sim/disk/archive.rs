@@ -63,9 +63,16 @@ impl SimDisk {
     }
 
     /// The directory that a path beneath `dir` gets, made where it is missing.
-    fn directory_for(&mut self, dir: u64, path: &RelPath) -> Result<u64, DiskError> {
+    fn directory_for(&mut self, mut dir: u64, path: &RelPath) -> Result<u64, DiskError> {
         let above = path.parent().ok_or(DiskError::Denied)?;
-        self.fs.make_dirs(dir, &above, 0o777 & !UMASK)
+        for name in above.components() {
+            let (inode, made) = self.fs.make_dir(dir, name.as_bytes(), 0o777 & !UMASK)?;
+            if made {
+                self.touched(dir, name.as_bytes());
+            }
+            dir = inode;
+        }
+        Ok(dir)
     }
 
     fn archived(&self, dir: u64, folder: &str, path: &RelPath) -> Result<(u64, u64), DiskError> {

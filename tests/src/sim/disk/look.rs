@@ -69,7 +69,7 @@ impl SimDisk {
     ) -> Result<(), DiskError> {
         self.fail("walk", Some(path))?;
         let inode = self.fs.resolve(top, path)?;
-        self.open(root)?.watched.insert(inode);
+        self.open(root)?.watches.add(inode, path);
         let mut names = self.fs.list(inode)?;
         names.retain(|name| name != PRIVATE);
         names.reverse();

@@ -12,12 +12,14 @@ use clearskies_core::io::disk::{DiskDone, DiskError, DiskOp, Kind, MODE_BITS, St
 use super::fs::{Body, Fs, GRAIN_NS, TOP, UMASK};
 use super::rng::Rng;
 use temps::file_body;
+use watch::{Sign, Watches};
 
 mod archive;
 mod look;
 mod ops;
 mod place;
 mod temps;
+mod watch;
 
 pub use ops::{carried_bytes, changes_files, op_name, root_of, temp_of};
 
@@ -28,9 +30,10 @@ const PRIVATE: &[u8] = b".clearskies";
 /// A hint of the watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// Something at or beneath this path may have changed. A directory stays watched wherever it goes, so that none
-    /// comes in which nothing is watched.
+    /// Something at or beneath this path may have changed.
     Changed(RootId, RelPath),
+    /// A directory came there in which nothing was watched before.
+    NewDir(RootId, RelPath),
     /// Hints of this root were lost.
     Overflow(RootId),
 }
@@ -64,7 +67,7 @@ struct Root {
     path: String,
     dir: u64,
     walks: BTreeMap<u64, Vec<Frame>>,
-    watched: BTreeSet<u64>,
+    watches: Watches,
     temps: BTreeSet<TempId>,
 }
 
@@ -95,6 +98,7 @@ pub struct SimDisk {
     /// The name and content of each visible file right after the engine changed it, since somebody took them.
     pub shown: Vec<(String, Arc<Vec<u8>>)>,
     roots: BTreeMap<RootId, Root>,
+    /// Hints that nobody saw anything for.
     hints: Vec<Hint>,
     /// Whether it is carrying out an operation.
     working: bool,
@@ -189,7 +193,7 @@ impl SimDisk {
             DiskOp::Install { items, .. } => {
                 Ok(DiskDone::Stamps(items.iter().map(|item| self.install(dir, item)).collect()))
             }
-            DiskOp::MakeDirs { dirs, .. } => Ok(DiskDone::Stamps(
+            DiskOp::MakeDirs { dirs, .. } => Ok(DiskDone::Made(
                 dirs.iter().map(|(path, mode)| self.make_dir(root, dir, path, *mode)).collect(),
             )),
             DiskOp::Rename { from, to, stamp, .. } => {
@@ -233,9 +237,29 @@ impl SimDisk {
         self.fs.tear(rng);
     }
 
-    /// The hints since the last call.
+    /// Whether there is anything for the watcher to tell.
+    pub fn has_hints(&self) -> bool {
+        !self.hints.is_empty() || self.roots.values().any(|root| root.watches.has_news())
+    }
+
+    /// What the watcher saw since the last call.
     pub fn take_hints(&mut self) -> Vec<Hint> {
-        std::mem::take(&mut self.hints)
+        self.poll_hints(|| false)
+    }
+
+    /// As [`SimDisk::take_hints`], where what `is_lost` says is lost, and only that is told.
+    pub fn poll_hints(&mut self, mut is_lost: impl FnMut() -> bool) -> Vec<Hint> {
+        let mut hints = std::mem::take(&mut self.hints);
+        for (id, root) in &mut self.roots {
+            root.watches.poll((*id, root.dir), &self.fs, &mut is_lost, &mut hints);
+        }
+        hints
+    }
+
+    /// The watcher loses what it did not tell.
+    pub(super) fn lose_hints(&mut self) {
+        self.hints.clear();
+        self.roots.values_mut().for_each(|root| root.watches.lose());
     }
 
     /// Adds a hint, right or wrong.
@@ -259,16 +283,25 @@ impl SimDisk {
         {
             self.shown.push((String::from_utf8_lossy(name).into_owned(), Arc::clone(data)));
         }
-        let mut hints = Vec::new();
-        for (id, root) in self.roots.iter().filter(|(_, root)| root.watched.contains(&dir)) {
-            let Some(path) = self.fs.path_beneath(root.dir, dir) else { continue };
-            if name == PRIVATE {
-                continue;
-            }
-            let path = std::str::from_utf8(name).ok().and_then(|name| path.join(name)).unwrap_or(path);
-            hints.push(Hint::Changed(*id, path));
+        let sign = match self.fs.child(dir, name) {
+            Ok(inode) if matches!(self.fs.node(inode).body, Body::Dir(_)) => Sign::DirCame,
+            Ok(_) => Sign::Changed,
+            Err(_) => Sign::Left,
+        };
+        self.tell(dir, name, sign);
+    }
+
+    /// The bits or times of what a directory has under a name changed.
+    pub(super) fn altered(&mut self, dir: u64, name: &[u8]) {
+        self.tell(dir, name, Sign::Changed);
+    }
+
+    fn tell(&mut self, dir: u64, name: &[u8], sign: Sign) {
+        let freed = self.fs.take_freed_dirs();
+        for root in self.roots.values_mut() {
+            freed.iter().for_each(|inode| root.watches.freed(*inode));
+            root.watches.note(dir, name, sign);
         }
-        hints.into_iter().for_each(|hint| self.hint(hint));
     }
 
     /// An absolute path's inode.
@@ -326,8 +359,8 @@ impl SimDisk {
         let names = self.fs.list(dir)?;
         let empty = names.iter().all(|name| name == PRIVATE);
         self.fs.pin(dir);
-        let watched = BTreeSet::from([dir]);
-        let open = Root { path: path.clone(), dir, walks: BTreeMap::new(), watched, temps: BTreeSet::new() };
+        let watches = Watches::new(dir);
+        let open = Root { path: path.clone(), dir, walks: BTreeMap::new(), watches, temps: BTreeSet::new() };
         self.roots.insert(root, open);
         let grain = Duration::from_nanos(2 * GRAIN_NS as u64);
         Ok(DiskDone::Opened { marker: self.marker(dir), empty, path, grain })

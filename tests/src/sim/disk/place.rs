@@ -2,7 +2,7 @@
 
 use clearskies_core::files::path::RelPath;
 use clearskies_core::ids::RootId;
-use clearskies_core::io::disk::{DiskError, Install, Kind, MODE_BITS, Remove, SetMeta, Stamp};
+use clearskies_core::io::disk::{DiskError, Install, Kind, MODE_BITS, Made, Remove, SetMeta, Stamp};
 
 use super::super::fs::UMASK;
 use super::PRIVATE;
@@ -66,16 +66,16 @@ impl SimDisk {
         dir: u64,
         path: &RelPath,
         mode: Option<u32>,
-    ) -> Result<Stamp, DiskError> {
+    ) -> Result<Made, DiskError> {
         self.fail("make_dirs", Some(path))?;
         let parent = self.fs.resolve_parent(dir, path)?;
         let mode = mode.unwrap_or(!UMASK) & MODE_BITS;
         let (inode, made) = self.fs.make_dir(parent, path.name().as_bytes(), mode)?;
-        self.open(root)?.watched.insert(inode);
         if made {
             self.touched(parent, path.name().as_bytes());
+            self.open(root)?.watches.add(inode, path);
         }
-        Ok(self.fs.stamp(inode))
+        Ok(Made { stamp: self.fs.stamp(inode), empty: made })
     }
 
     pub(super) fn rename(
@@ -120,7 +120,7 @@ impl SimDisk {
             let own = self.fs.stamp(inode).mode & !MODE_BITS;
             self.fs.set_meta(inode, item.mode.map(|mode| mode & MODE_BITS | own), item.mtime_ns);
             if let Ok(parent) = self.fs.resolve_parent(dir, &item.path) {
-                self.touched(parent, item.path.name().as_bytes());
+                self.altered(parent, item.path.name().as_bytes());
             }
         }
         Ok(self.fs.stamp(inode))

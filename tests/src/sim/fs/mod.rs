@@ -65,6 +65,8 @@ pub struct Fs {
     free: Vec<u64>,
     /// Directories that somebody holds open: not used again while they are.
     pinned: BTreeSet<u64>,
+    /// Directories that were freed since somebody asked.
+    freed_dirs: Vec<u64>,
     now_ns: i64,
     used: u64,
     /// Changes of names that a power cut may take back, oldest first.
@@ -82,6 +84,7 @@ impl Default for Fs {
             next: TOP + 1,
             free: Vec::new(),
             pinned: BTreeSet::new(),
+            freed_dirs: Vec::new(),
             now_ns: 0,
             used: 0,
             journal: Vec::new(),
@@ -306,7 +309,11 @@ impl Fs {
         let freed = Box::new(self.node(inode).clone());
         self.journal.push(Undo::Freed(inode, freed));
         let children: Vec<u64> = match &mut self.node_mut(inode).body {
-            Body::Dir(names) => std::mem::take(names).into_values().collect(),
+            Body::Dir(names) => {
+                let names = std::mem::take(names);
+                self.freed_dirs.push(inode);
+                names.into_values().collect()
+            }
             Body::File { data, .. } => {
                 let len = data.len() as u64;
                 self.used -= len;
@@ -323,6 +330,11 @@ impl Fs {
             self.nodes.remove(&inode);
             self.free.push(inode);
         }
+    }
+
+    /// The directories that were freed since the last call.
+    pub fn take_freed_dirs(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.freed_dirs)
     }
 
     /// Takes a name out and frees what it named.

@@ -11,9 +11,10 @@ use clearskies_core::files::path::RelPath;
 use clearskies_core::files::row::PathRow;
 use clearskies_core::ids::RootId;
 use clearskies_core::index::codec::PeerTable;
-use clearskies_core::index::record::EntryContent;
+use clearskies_core::index::record::{EntryContent, Record};
 use clearskies_core::io::store::Space;
 use clearskies_core::share::layout::{Fact, MetaKey, meta_key, path_key, path_of_key};
+use clearskies_core::share::txn::decode_stored_record;
 
 use super::super::check::{self, Checked, Counts, Machine};
 use super::super::share::SHARE;
@@ -22,9 +23,12 @@ use super::History;
 use super::Manner;
 use crate::member::sha256;
 
+const NO_CONTENT: &str = "No connected peer has its content";
 const NOT_AVAILABLE: &str = "no connected peer has its content";
 /// A clock that users set wrong is told of as well.
 const CLOCK: &str = "This computer's clock is not believed";
+/// The permission bit by which a file's owner reads it.
+const OWNER_READS: u32 = 0o400;
 /// How long something may be about to be noted.
 const MOMENT: Duration = Duration::from_secs(5);
 /// So many paths of one machine are asked for their reasons at once.
@@ -52,20 +56,47 @@ impl History {
         machines
     }
 
-    /// Whether a liar's records are all that any machine still waits for.
-    pub(super) fn only_lies_wait(&self) -> bool {
-        let machines = || self.machines();
-        let waiting =
-            |machines: Vec<Machine>| machines.into_iter().map(|machine| machine.pending.len()).sum::<usize>();
-        self.lied == Some(Manner::Records)
-            && waiting(machines()) > 0
-            && waiting(self.without_lies(machines())) == 0
+    /// Whether a liar's records are all that any machine still waits for, but for contents that no machine has.
+    pub(super) fn only_lies_wait(&mut self) -> bool {
+        let machines = self.machines();
+        if self.lied != Some(Manner::Records) || machines.iter().all(|machine| machine.pending.is_empty()) {
+            return false;
+        }
+        let machines = self.without_lies(machines);
+        let waiting: BTreeSet<String> =
+            machines.iter().flat_map(|machine| machine.pending.iter().cloned()).collect();
+        waiting.into_iter().all(|path| {
+            // Who has it is in step.
+            let all_wait = machines.iter().all(|machine| machine.pending.contains(&path));
+            let path = format!("{SHARE}/{path}");
+            let why = all_wait.then(|| self.world.ask(0, Command::Why { path }));
+            matches!(why, Some(Ok(Reply::Why(why))) if why.iter().any(|why| why.contains(NO_CONTENT)))
+        })
+    }
+
+    /// The keys that records of which the liar spoke, and their conflict files, have on a machine.
+    fn keys_of_lies(&self, index: usize) -> Vec<String> {
+        let (live, peers) = (self.world.nodes[index].store.live(), self.peers(index));
+        let records =
+            live.iter(Space::Record).filter_map(|(_, value)| decode_stored_record(value, &peers).ok());
+        let is_lie = |record: &Record| {
+            let source = record.conflict_source();
+            self.world.lied_of_record(&record.uuid)
+                || source.is_some_and(|uuid| self.world.lied_of_record(&uuid))
+        };
+        records.map(|(record, _)| record).filter(is_lie).map(|record| record.key).collect()
     }
 
     /// The machines without what a liar spoke of, what lies beneath or above that, and conflict files of all these.
     pub(super) fn without_lies(&self, mut machines: Vec<Machine>) -> Vec<Machine> {
-        let said: Vec<String> =
-            self.world.lied_of().iter().map(|key| key.trim_start_matches('/').to_owned()).collect();
+        // A user may have moved what it made.
+        let mut said = self.world.lied_of();
+        (0..machines.len()).for_each(|index| said.extend(self.keys_of_lies(index)));
+        // No user takes his own right to read a file: one that a liar's bits shut is not looked at where it was moved.
+        let shut = |item: &Item| matches!(item, Item::File(mode, _) if mode & OWNER_READS == 0);
+        let items = machines.iter().flat_map(|machine| &machine.tree);
+        said.extend(items.filter(|(_, item)| shut(item)).map(|(path, _)| path.clone()));
+        let said: Vec<String> = said.iter().map(|key| key.trim_start_matches('/').to_owned()).collect();
         let beneath =
             |path: &str, dir: &str| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
         let touched =
@@ -168,12 +199,17 @@ impl History {
         let wanted = path_key(RootId(0), &RelPath::new(path)?).split_off(size_of::<RootId>());
         let mut rows = live.iter(Space::Path);
         let (_, value) = rows.find(|(key, _)| key.get(size_of::<RootId>()..) == Some(&wanted[..]))?;
+        Some(PathRow::decode(value, &self.peers(index)).expect("what the engine stored can be read"))
+    }
+
+    /// The numbers that a machine has given to peers.
+    fn peers(&self, index: usize) -> PeerTable {
+        let live = self.world.nodes[index].store.live();
         let fact = Fact::Peers as u8;
         let is_peers =
             |key: &[u8]| matches!(meta_key(key), Some(MetaKey::Club(_, found, _)) if found == fact);
         let peers = live.iter(Space::Meta).find(|(key, _)| is_peers(key));
-        let peers = peers.and_then(|(_, value)| PeerTable::decode(value).ok()).unwrap_or_default();
-        Some(PathRow::decode(value, &peers).expect("what the engine stored can be read"))
+        peers.and_then(|(_, value)| PeerTable::decode(value).ok()).unwrap_or_default()
     }
 
     fn pending(&self, index: usize) -> Vec<String> {

@@ -69,6 +69,14 @@ impl History {
                 self.ledger.overwritten(&content);
             }
         }
+        let entries = self.world.nodes[node].disk.entries(SHARE);
+        let is_other = |(content, path): &(&Vec<u8>, &String)| match entries.get(*path) {
+            Some((_, data)) => data.as_ref().is_none_or(|data| **data != **content),
+            None => false,
+        };
+        let followed: Vec<Vec<u8>> =
+            self.ledger.deletes().filter(is_other).map(|(content, _)| content.clone()).collect();
+        followed.iter().for_each(|content| self.ledger.followed(content));
     }
 
     fn act(&mut self, step: &Step) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clearskies_core::club::level::Level;
 use clearskies_core::engine::command::{Command, Reply};
-use clearskies_core::ids::ConnId;
+use clearskies_core::ids::{ConnId, Uuid};
 
 use super::super::net::{Cargo, LinkId};
 use super::super::rng::Rng;
@@ -191,5 +191,10 @@ impl World {
     /// The keys of all records that the liar spoke of.
     pub fn lied_of(&self) -> BTreeSet<String> {
         self.liar.as_ref().map(|seat| seat.liar.keys_said.clone()).unwrap_or_default()
+    }
+
+    /// Whether the liar spoke of this record.
+    pub fn lied_of_record(&self, uuid: &Uuid) -> bool {
+        self.liar.as_ref().is_some_and(|seat| seat.liar.uuids_said.contains(uuid))
     }
 }

@@ -73,6 +73,7 @@ enum Due {
     Disk { node: usize, run: u32, token: Token, op: DiskOp },
     Store { node: usize, run: u32, token: Token, op: StoreOp },
     Complete { node: usize, run: u32, token: Token, completion: Completion },
+    Poll { node: usize, run: u32 },
     Hint { node: usize, run: u32, hint: Hint },
     Dial { node: usize, run: u32, conn: ConnId, addr: SocketAddr, waited: bool },
     Arrive { link: LinkId, side: usize, cargo: Cargo },
@@ -98,6 +99,8 @@ pub struct World {
     pub disk_delay_max: Duration,
     /// The longest that a store operation waits before it is carried out.
     pub store_delay_max: Duration,
+    /// How long it takes at most until what the watcher saw is read.
+    pub poll_delay_max: Duration,
     /// Files that take this long to be read for their hash, by their path in the share.
     pub slow_to_hash: BTreeMap<RelPath, Duration>,
     /// A member that lies, once it was let in.
@@ -138,6 +141,7 @@ impl World {
             ambush: None,
             disk_delay_max: Duration::from_millis(2),
             store_delay_max: Duration::from_micros(500),
+            poll_delay_max: Duration::from_millis(20),
             slow_to_hash: BTreeMap::new(),
             liar: None,
             signed: Arc::default(),
@@ -272,11 +276,13 @@ impl World {
                 let now = self.now_at(node);
                 self.with(node, |engine| engine.handle_completion(now, token, completion));
             }
+            Due::Poll { node, run } if self.nodes[node].run == run => self.tell_hints(node),
             Due::Hint { node, run, hint } if self.nodes[node].run == run => {
                 self.note(format_args!("n{node} hint {hint:?}"));
                 let now = self.now_at(node);
                 self.with(node, |engine| match &hint {
                     Hint::Changed(root, path) => engine.handle_fs_event(now, *root, path, false),
+                    Hint::NewDir(root, path) => engine.handle_fs_event(now, *root, path, true),
                     Hint::Overflow(root) => engine.handle_fs_overflow(now, *root),
                 });
             }
@@ -293,6 +299,7 @@ impl World {
             | Due::Disk { .. }
             | Due::Store { .. }
             | Due::Complete { .. }
+            | Due::Poll { .. }
             | Due::Hint { .. }
             | Due::Dial { .. } => {}
         }

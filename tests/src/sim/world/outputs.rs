@@ -1,14 +1,12 @@
 //! Carries away what engines want done.
 
-use std::time::Duration;
-
 use clearskies_core::engine::Engine;
 use clearskies_core::engine::event::Event;
 use clearskies_core::io::disk::DiskOp;
 use clearskies_core::io::{Output, StoreOp};
 use clearskies_core::time::Instant;
 
-use super::super::disk::{Hint, carried_bytes, op_name, root_of, temp_of};
+use super::super::disk::{carried_bytes, op_name, root_of, temp_of};
 use super::super::net::Cargo;
 use super::{Due, HINT_LATE_MAX, Moment, World};
 
@@ -144,15 +142,24 @@ impl World {
         }
     }
 
+    /// What the watcher saw is read soon.
     pub(super) fn gather_hints(&mut self, index: usize) {
-        let run = self.nodes[index].run;
-        for hint in self.nodes[index].disk.take_hints() {
-            let lost = self.rng.per_mille(self.hints_lost_per_mille);
-            let hint = match hint {
-                Hint::Changed(root, _) if lost => Hint::Overflow(root),
-                hint => hint,
-            };
-            let mut at = self.soon(Duration::from_millis(20));
+        let node = &mut self.nodes[index];
+        if node.polled != Some(node.run) && node.disk.has_hints() {
+            node.polled = Some(node.run);
+            let run = node.run;
+            let at = self.soon(self.poll_delay_max);
+            self.at(at, Due::Poll { node: index, run });
+        }
+    }
+
+    /// Reads what the watcher saw.
+    pub(super) fn tell_hints(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.polled = None;
+        let (run, rng, lost) = (node.run, &mut self.rng, self.hints_lost_per_mille);
+        for hint in node.disk.poll_hints(|| rng.per_mille(lost)) {
+            let mut at = self.now;
             if self.hints_strange_per_mille > 0 {
                 if self.rng.per_mille(self.hints_strange_per_mille) {
                     self.at(at, Due::Hint { node: index, run, hint: hint.clone() });

@@ -216,17 +216,17 @@ fn makes_directories_and_renames() {
         let dirs =
             vec![(path("a"), Some(0o300)), (path("a/b"), None), (path("c"), Some(0o1750)), (path("a"), None)];
         let made = match bench.run(DiskOp::MakeDirs { root: ROOT, dirs }).unwrap() {
-            DiskDone::Stamps(made) => made,
+            DiskDone::Made(made) => made,
             other => panic!("{other:?}"),
         };
-        assert_eq!(made[0].unwrap().mode, 0o300);
-        assert_eq!(made[2].unwrap().mode, 0o750);
-        assert_eq!(made[3], made[0]);
+        assert_eq!(made[0].unwrap().stamp.mode, 0o300);
+        assert_eq!(made[2].unwrap().stamp.mode, 0o750);
+        assert_eq!(made[3].map(|made| made.stamp), made[0].map(|made| made.stamp));
         let file = bench.write("a/b/f", b"x");
         let dirs = vec![(path("a/b/f"), None), (path("none/x"), None)];
         let made = bench.run(DiskOp::MakeDirs { root: ROOT, dirs });
         let want = vec![Err(DiskError::WrongKind), Err(DiskError::NotFound)];
-        assert_eq!(made, Ok(DiskDone::Stamps(want)));
+        assert_eq!(made, Ok(DiskDone::Made(want)));
         let rename = |from: &str, to: &str, stamp| match bench
             .run(DiskOp::Rename { root: ROOT, from: path(from), to: path(to), stamp })
             .unwrap()
