@@ -505,6 +505,21 @@ pub enum DiskDone {
     },
 }
 
+/// What an operation on `count` items answered for each; `part` takes the answers out. Where it failed as a whole each
+/// has that error, and where it answered anything else [`DiskError::Io`].
+pub fn per_item<T>(
+    result: Result<DiskDone, DiskError>,
+    count: usize,
+    part: impl FnOnce(DiskDone) -> Option<Vec<Result<T, DiskError>>>,
+) -> Vec<Result<T, DiskError>> {
+    let error = match result.map(part) {
+        Ok(Some(items)) if items.len() == count => return items,
+        Ok(_) => DiskError::Io,
+        Err(error) => error,
+    };
+    (0..count).map(|_| Err(error)).collect()
+}
+
 /// Why a disk operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskError {

@@ -16,7 +16,7 @@ use crate::files::path::RelPath;
 use crate::files::row::DiskState;
 use crate::ids::{RootId, Sha256, Token, Uuid};
 use crate::index::record::EntryContent;
-use crate::io::disk::{Archived, Hashed, HashedContent, Kind, Stamp};
+use crate::io::disk::{self, Archived, Hashed, HashedContent, Kind, Stamp};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::share::{Ctx, Share, status};
 use crate::time::{Instant, Now, WallTime};
@@ -206,11 +206,10 @@ impl LateWrites {
     pub fn handle_disk(&mut self, token: Token, result: Result<DiskDone, DiskError>, now: Now) {
         match self.jobs.remove(&token) {
             Some(Job::Check(kept, look)) => {
-                let found = match result {
-                    Ok(DiskDone::Checked(found)) if found.len() == kept.len() => found,
-                    Ok(_) => kept.iter().map(|_| Err(DiskError::Io)).collect(),
-                    Err(error) => kept.iter().map(|_| Err(error)).collect(),
-                };
+                let found = disk::per_item(result, kept.len(), |done| match done {
+                    DiskDone::Checked(found) => Some(found),
+                    _ => None,
+                });
                 for (kept, found) in kept.into_iter().zip(found) {
                     self.checked(kept, look, found, now);
                 }

@@ -26,7 +26,7 @@ use crate::files::reconcile::GRAIN_DEFAULT;
 use crate::ids::{RootId, Sha256, TempId, Token, Uuid};
 use crate::index::codec::PeerTable;
 use crate::index::record::{EntryContent, Record, Value};
-use crate::io::disk::{DiskDone, DiskError, DiskOp, Kind, SetMeta, Stage, StageContent, Stamp};
+use crate::io::disk::{self, DiskDone, DiskError, DiskOp, Kind, SetMeta, Stage, StageContent, Stamp};
 use crate::io::store::{StoreDone, StoreError};
 use crate::share::finish::{Finished, Outcome};
 use crate::share::task::Task;
@@ -590,11 +590,10 @@ impl Work {
         match job {
             Job::MakeDirs(dirs, retried) => self.made_dirs(dirs, retried, result, now, out),
             Job::StageLinks(links) => {
-                let staged = match result {
-                    Ok(DiskDone::Staged(staged)) if staged.len() == links.len() => staged,
-                    Ok(_) => links.iter().map(|_| Err(DiskError::Io)).collect(),
-                    Err(error) => links.iter().map(|_| Err(error)).collect(),
-                };
+                let staged = disk::per_item(result, links.len(), |done| match done {
+                    DiskDone::Staged(staged) => Some(staged),
+                    _ => None,
+                });
                 for ((temp, path, version, replaces), staged) in links.into_iter().zip(staged) {
                     match staged {
                         Ok(_) => {
@@ -692,9 +691,8 @@ fn ancestors<'a>(paths: impl Iterator<Item = &'a RelPath>) -> Vec<(RelPath, Opti
 
 /// The stamps of an answer, or its error for each of `count` items.
 fn stamps(result: Result<DiskDone, DiskError>, count: usize) -> Vec<Result<Stamp, DiskError>> {
-    match result {
-        Ok(DiskDone::Stamps(stamps)) if stamps.len() == count => stamps,
-        Ok(_) => (0..count).map(|_| Err(DiskError::Io)).collect(),
-        Err(error) => (0..count).map(|_| Err(error)).collect(),
-    }
+    disk::per_item(result, count, |done| match done {
+        DiskDone::Stamps(stamps) => Some(stamps),
+        _ => None,
+    })
 }

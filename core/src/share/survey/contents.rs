@@ -8,16 +8,16 @@ use crate::files::path::RelPath;
 use crate::files::reconcile::{GRAIN_DEFAULT, settled};
 use crate::files::row::DiskState;
 use crate::index::record::EntryContent;
-use crate::io::disk::{Hashed, HashedContent, Kind};
+use crate::io::disk::{self, Hashed, HashedContent, Kind};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::time::{Now, WallTime};
 
 /// What a disk operation says of each of its `count` paths.
 pub(super) fn hashes(result: Result<DiskDone, DiskError>, count: usize) -> Vec<Result<Hashed, DiskError>> {
-    match result {
-        Ok(DiskDone::Hashed(results)) if results.len() == count => results,
-        failed => alloc::vec![Err(failed.err().unwrap_or(DiskError::Io)); count],
-    }
+    disk::per_item(result, count, |done| match done {
+        DiskDone::Hashed(results) => Some(results),
+        _ => None,
+    })
 }
 
 impl Survey {

@@ -8,7 +8,7 @@ use crate::engine::outbox::Outbox;
 use crate::files::path::RelPath;
 use crate::files::plan::wanted_meta;
 use crate::index::record::{EntryContent, Record};
-use crate::io::disk::{MODE_BITS, Made};
+use crate::io::disk::{MODE_BITS, Made, per_item};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::share::finish::Outcome;
 use crate::time::Now;
@@ -34,11 +34,10 @@ impl Work {
         now: Now,
         out: &mut Outbox,
     ) {
-        let made = match result {
-            Ok(DiskDone::Made(made)) if made.len() == dirs.len() => made,
-            Ok(_) => dirs.iter().map(|_| Err(DiskError::Io)).collect(),
-            Err(error) => dirs.iter().map(|_| Err(error)).collect(),
-        };
+        let made = per_item(result, dirs.len(), |done| match done {
+            DiskDone::Made(made) => Some(made),
+            _ => None,
+        });
         let mut again = Vec::new();
         for ((path, version), made) in dirs.into_iter().zip(made) {
             // One that was there before may hold things that nobody has seen: it is walked once.

@@ -8,7 +8,7 @@ use super::{Job, PAGE, PAGES_MAX, Sweep, TASKS_MAX, Trouble, Work};
 use crate::engine::outbox::Outbox;
 use crate::files::archive_name::archive_folder;
 use crate::files::path::RelPath;
-use crate::io::disk::{DiskDone, DiskError, DiskOp, Kind, Remove};
+use crate::io::disk::{self, DiskDone, DiskError, DiskOp, Kind, Remove};
 use crate::share::finish::{Finished, Outcome};
 use crate::time::Now;
 
@@ -91,11 +91,10 @@ impl Work {
         result: Result<DiskDone, DiskError>,
         now: Now,
     ) {
-        let results = match result {
-            Ok(DiskDone::Removed(results)) if results.len() == paths.len() => results,
-            Ok(_) => paths.iter().map(|_| Err(DiskError::Io)).collect(),
-            Err(error) => paths.iter().map(|_| Err(error)).collect(),
-        };
+        let results = disk::per_item(result, paths.len(), |done| match done {
+            DiskDone::Removed(results) => Some(results),
+            _ => None,
+        });
         for (path, result) in paths.into_iter().zip(results) {
             let outcome = match result {
                 Ok(()) => Outcome::Removed { archived: Some(archive.into()) },
