@@ -13,6 +13,12 @@ impl Instant {
         Instant(self.0.saturating_add(nanos))
     }
 
+    /// The first multiple of `grain` that is not earlier: what is due about the same time is then done at once.
+    pub fn round_up(self, grain: Duration) -> Instant {
+        let grain = u64::try_from(grain.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Instant(self.0.checked_next_multiple_of(grain).unwrap_or(u64::MAX))
+    }
+
     /// How long ago `earlier` was; zero if it is not in the past.
     pub fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -412,3 +412,46 @@ fn an_edit_beside_a_resolve_is_a_file_of_its_own() {
         }
     }
 }
+
+/// A conflict file that is kept, and that its user removes before its content is in the original's place: the content
+/// comes from another member; where none has it any more, the original stays as it was.
+#[test]
+fn what_was_kept_and_removed_comes_from_elsewhere_or_the_original_stays() {
+    for (seed, elsewhere) in [(0, true), (1, false), (2, true), (3, false)] {
+        let mut world = joined(seed);
+        world.node(0).write(&at("a"), b"old");
+        rest(&mut world);
+        world.node(0).write(&at("a"), b"one");
+        world.node(1).write(&at("a"), b"two");
+        rest(&mut world);
+        let name = conflicts(&mut world)[0].path.strip_prefix("/share/").expect("in the share").to_owned();
+        let kept = text(&world, 0, &name).expect("a conflict file");
+        let original = text(&world, 0, "a").expect("the winner");
+        // What went to the archive a moment ago is found there.
+        world.run_for(1000 * SECOND);
+        world.crash(1);
+        let room = world.nodes[0].disk.fs.capacity;
+        world.nodes[0].disk.fs.capacity = world.nodes[0].disk.fs.used();
+        assert_eq!(world.ask(0, Command::Resolve { path: at(&name), keep: true }), Ok(Reply::Done));
+        world.run_for(SECOND);
+        world.node(0).remove(&at(&name));
+        if !elsewhere {
+            world.node(1).remove(&at(&name));
+        }
+        world.run_for(SECOND);
+        world.nodes[0].disk.fs.capacity = room;
+        // Who is away may have it.
+        world.run_for(3600 * SECOND);
+        let Ok(Reply::Why(why)) = world.ask(0, Command::Why { path: at("a") }) else { panic!("no reason") };
+        assert!(why[0].starts_with("A newer version"), "{why:?}");
+        world.restart(1);
+        rest(&mut world);
+        let there = if elsewhere { &kept } else { &original };
+        for index in 0..2 {
+            assert_eq!(names(&world, index), ["a"]);
+            assert_eq!(text(&world, index, "a").as_ref(), Some(there), "seed {seed}");
+        }
+        assert_eq!(was_told(&world, 0, "it stays as it was"), !elsewhere);
+        assert!(conflicts(&mut world).is_empty());
+    }
+}

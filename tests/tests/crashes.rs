@@ -5,10 +5,6 @@
 use clearskies_tests::sim::history::{Options, play};
 use clearskies_tests::sim::script::Script;
 
-/// Every moment of every output takes too long without optimisation: there one of so many is tried, another of each
-/// script. `CRASH_EVERY=1` tries them all.
-const EVERY: u64 = if cfg!(debug_assertions) { 3 } else { 1 };
-
 /// What two machines do; the second is the one that dies.
 const SCRIPTS: [(&str, &str); 6] = [
     ("arrival", "write n0 a 1\nwrite n0 d/b 2\nwrite n0 d/c 1000003\nwait 4000"),
@@ -18,10 +14,6 @@ const SCRIPTS: [(&str, &str); 6] = [
     ("rename", "write n0 a 1\nwrite n0 d/b 2\nwait 3000\nrename n0 d e\nswap n1 a e/b\nwait 4000"),
     ("conflict", "write n0 a 1\nwait 3000\npart n0\nwrite n0 a 2\nwrite n1 a 3\nwait 2000\nmend\nwait 9000"),
 ];
-
-fn every() -> u64 {
-    std::env::var("CRASH_EVERY").ok().and_then(|text| text.parse().ok()).unwrap_or(EVERY).max(1)
-}
 
 /// How an engine dies, as the step `die` has it.
 const BEFORE: u64 = 0;
@@ -40,9 +32,6 @@ fn crash_everywhere(name: &str, moments: &[u64]) {
     let mut failures = Vec::new();
     for output in 0..outputs {
         for moment in moments {
-            if !(output + seed as u64 + moment).is_multiple_of(every()) {
-                continue;
-            }
             if let Err(failure) = play(&script(&format!("die n1 {output} {moment}")), Options::default()) {
                 failures.push(format!("die n1 {output} {moment}: {:?}", failure.broken));
             }

@@ -32,7 +32,7 @@ pub enum Transport {
     /// No protection at all, for simulators.
     #[cfg(any(test, feature = "simulator"))]
     Plain,
-    /// As [`Transport::Plain`], between ends in one process that remembers what they signed.
+    /// As [`Transport::Plain`], between ends in one process that signs for them.
     #[cfg(any(test, feature = "simulator"))]
     PlainHere(Arc<dyn plain::Signatures>),
 }
@@ -40,13 +40,11 @@ pub enum Transport {
 impl Transport {
     /// Signs with a key of this side, for the other end of a link.
     pub fn sign(&self, _public: &[u8; 32], message: &[u8], sign: impl FnOnce(&[u8]) -> [u8; 64]) -> [u8; 64] {
-        let signature = sign(message);
         match self {
             #[cfg(any(test, feature = "simulator"))]
-            Transport::PlainHere(signatures) => signatures.note(_public, message, &signature),
-            _ => {}
+            Transport::PlainHere(signatures) => signatures.sign(_public, message),
+            _ => sign(message),
         }
-        signature
     }
 
     /// Whether the holder of `public` has signed this.

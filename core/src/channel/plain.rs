@@ -10,12 +10,12 @@ use crate::channel::ChannelFault;
 
 const NONCE_LEN: usize = 32;
 
-/// Remembers the signatures that were made in this process by links' ends, so that their other ends, which are in it as
-/// well, need not check them by arithmetic: it would say the same. What is not remembered is checked as anywhere else.
+/// Signs for the ends of links that are in one process, and tells their other ends, which are in it as well, what was
+/// signed: neither needs arithmetic. What was not signed here is checked as anywhere else.
 pub trait Signatures: Debug + Send + Sync {
-    /// The holder of `public` has signed a message.
-    fn note(&self, public: &[u8; 32], message: &[u8], signature: &[u8; 64]);
-    /// Whether exactly this was noted.
+    /// The holder of `public` signs a message.
+    fn sign(&self, public: &[u8; 32], message: &[u8]) -> [u8; 64];
+    /// Whether exactly this was signed so.
     fn holds(&self, public: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool;
 }
 

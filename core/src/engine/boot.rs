@@ -279,8 +279,7 @@ impl Engine {
             None => CodeBook::default(),
         };
         share.set_peers(peers);
-        share.progress = progress;
-        share.progress.begin_run(share.run);
+        share.resume_from(progress);
         share.names = per_peer(Fact::Name)
             .map(|(peer, name)| (peer, String::from_utf8_lossy(name).into_owned()))
             .collect();

@@ -26,6 +26,8 @@ pub const SMALL_BYTES_MAX: u64 = 256 * 1024;
 pub const BUFFERED_BYTES_MAX: u64 = 16 << 20;
 /// A content that nobody has is given up after this.
 pub const UNAVAILABLE_AFTER: Duration = Duration::from_secs(60);
+/// What nobody has is given up together with the rest of so long.
+const GIVEN_UP_GRAIN: Duration = Duration::from_secs(1);
 /// It is given up after this where it keeps others from being asked for.
 pub const UNAVAILABLE_CROWDED_AFTER: Duration = Duration::from_secs(5);
 
@@ -128,7 +130,7 @@ impl Common {
 
     /// A content has to wait for a source; returns until when.
     pub(super) fn wait(&mut self, sha: Sha256, now: Instant) -> Instant {
-        let until = now.plus(UNAVAILABLE_AFTER);
+        let until = now.plus(UNAVAILABLE_AFTER).round_up(GIVEN_UP_GRAIN);
         self.waiting.insert((until, sha));
         until
     }

@@ -59,7 +59,7 @@ impl Rig {
         let mut rig = Rig {
             fetcher: Fetcher::new(ROOT, 100),
             out: Outbox::default(),
-            now: Now { mono: Instant(1), wall: WallTime(0) },
+            now: Now { mono: Instant(1_000_000_000), wall: WallTime(0) },
             has: BTreeMap::new(),
             asked: VecDeque::new(),
             temps: BTreeMap::new(),

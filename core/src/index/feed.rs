@@ -6,6 +6,7 @@
 
 use alloc::vec::Vec;
 
+use crate::ids::PeerId;
 use crate::index::clock::Clock;
 use crate::index::knowledge::{Resume, needs};
 use crate::index::record::Record;
@@ -35,6 +36,17 @@ struct Asked {
     current: Option<Clock>,
     /// What the peer was last told that this side knows.
     told: Clock,
+    /// The peer, and its newest revision that is known on both sides, as far as each says; 0 for none.
+    last: (PeerId, u64),
+}
+
+impl Asked {
+    /// Whether the record has the peer's own newest change, or one after that: an answer shows it to the peer, to whom
+    /// it is news if somebody else made it under the same identity.
+    fn names_last(&self, record: &Record) -> bool {
+        let (peer, rev) = self.last;
+        rev > 0 && self.current.is_some() && record.clock.get(peer) >= rev
+    }
 }
 
 impl LinkFeed {
@@ -43,10 +55,11 @@ impl LinkFeed {
         LinkFeed::default()
     }
 
-    /// The peer sent `database.get_updates`. `own_token` names this store, `knowledge` is what it knows now.
+    /// This peer sent `database.get_updates`. `own_token` names this store, `knowledge` is what it knows now.
     /// Asking again begins anew: whoever does so has lost what it held.
     pub fn subscribe(
         &mut self,
+        peer: PeerId,
         since: Clock,
         resume: Option<Resume>,
         own_token: [u8; 16],
@@ -60,7 +73,8 @@ impl LinkFeed {
             Some(at) if at.token == own_token && at.arrival <= head => at.arrival.saturating_add(1),
             _ => ARRIVAL_FIRST,
         };
-        self.asked = Some(Asked { since, next, current: Some(knowledge.clone()), told: Clock::new() });
+        let last = (peer, since.get(peer).min(knowledge.get(peer)));
+        self.asked = Some(Asked { since, next, current: Some(knowledge.clone()), told: Clock::new(), last });
         self.pass(next);
     }
 
@@ -88,7 +102,8 @@ impl LinkFeed {
     /// Whether this record is to be sent. Does not move the cursor.
     pub fn offer(&self, arrival: u64, record: &Record) -> bool {
         let Some(asked) = &self.asked else { return false };
-        arrival >= asked.next && !self.skips(arrival) && needs(&record.clock, &asked.since)
+        let wanted = needs(&record.clock, &asked.since) || asked.names_last(record);
+        arrival >= asked.next && !self.skips(arrival) && wanted
     }
 
     /// Every record up to the arrival number `to` was offered, and sent if wanted.
@@ -174,7 +189,7 @@ mod tests {
 
     fn asked(since: Clock, head: u64, knowledge: &Clock) -> LinkFeed {
         let mut feed = LinkFeed::new();
-        feed.subscribe(since, None, OWN, head, knowledge);
+        feed.subscribe(peer(9), since, None, OWN, head, knowledge);
         feed
     }
 
@@ -182,7 +197,7 @@ mod tests {
     fn an_answer_goes_to_the_end_then_says_what_was_known_when_it_began() {
         let mut feed = LinkFeed::new();
         assert_eq!((feed.wants_more(9), feed.take_current(0), feed.subscribed()), (None, None, false));
-        feed.subscribe(Clock::new(), None, OWN, 3, &k(3));
+        feed.subscribe(peer(9), Clock::new(), None, OWN, 3, &k(3));
         assert!(feed.subscribed());
         assert_eq!(feed.wants_more(3), Some(1));
         assert_eq!(feed.take_current(3), None);
@@ -214,7 +229,7 @@ mod tests {
             [(OWN, 5, 6), (OWN, 9, 10), (OWN, 10, 1), ([6; 16], 5, 1), (OWN, u64::MAX, 1)]
         {
             let mut feed = LinkFeed::new();
-            feed.subscribe(Clock::new(), Some(Resume { token, arrival }), OWN, 9, &k(1));
+            feed.subscribe(peer(9), Clock::new(), Some(Resume { token, arrival }), OWN, 9, &k(1));
             assert_eq!(feed.wants_more(9), (from <= 9).then_some(from));
         }
     }
@@ -235,13 +250,32 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_change_of_who_asks_is_shown_to_it_with_the_answer() {
+        let mut me = author(1);
+        let (a, b, c) = (file(&mut me, "/a", 1), file(&mut me, "/b", 2), file(&mut me, "/c", 3));
+        // What it says that it made, and what is known of it here: the smaller counts.
+        for (since, known, shown) in
+            [(3, 2, [false, true, true]), (2, 2, [false, true, true]), (3, 0, [false; 3])]
+        {
+            let mut feed = LinkFeed::new();
+            feed.subscribe(peer(1), k(since), None, OWN, 3, &k(known));
+            feed.peer_knows(&k(3));
+            assert_eq!([(1, &a), (2, &b), (3, &c)].map(|(at, record)| feed.offer(at, record)), shown);
+            feed.advance(3);
+            assert!(feed.take_current(3).is_some() && !feed.offer(4, &c), "once");
+        }
+        // It is nobody else's.
+        assert!(!asked(k(3), 3, &k(3)).offer(3, &c));
+    }
+
+    #[test]
     fn whoever_asks_again_gets_all() {
         let mut feed = LinkFeed::new();
         feed.note_from_link(1);
-        feed.subscribe(Clock::new(), None, OWN, 2, &k(2));
+        feed.subscribe(peer(9), Clock::new(), None, OWN, 2, &k(2));
         assert_eq!(feed.wants_more(2), Some(2));
         feed.note_from_link(4);
-        feed.subscribe(Clock::new(), None, OWN, 4, &k(2));
+        feed.subscribe(peer(9), Clock::new(), None, OWN, 4, &k(2));
         assert_eq!(feed.wants_more(4), Some(1));
         let record = file(&mut author(1), "/a", 1);
         assert!(feed.offer(1, &record) && feed.offer(4, &record));

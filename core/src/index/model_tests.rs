@@ -112,7 +112,8 @@ impl Node {
         match message {
             DatabaseMessage::GetUpdates { since, resume } => {
                 let (token, head, known) = (self.token(), self.head, self.knowledge.clock().clone());
-                self.feeds[from].subscribe(since, resume, token, head, &known);
+                let asker = peer(from as u8 + 1);
+                self.feeds[from].subscribe(asker, since, resume, token, head, &known);
             }
             DatabaseMessage::Update { record, at } => {
                 let stored = self.get(record.uuid);
@@ -262,11 +263,11 @@ proptest! {
             let own = model.nodes[n].author;
             prop_assert_eq!(rest.0.get(peer(n as u8 + 1)), own.rev);
         }
-        // Links that open between equals carry a vector each way and no record.
+        // Links that open between equals carry a vector each way, and what each last wrote itself.
         let sent = model.sent;
         model.open(0, 1);
         model.settle();
-        prop_assert_eq!(model.sent - sent, 2);
+        prop_assert!((2..=4).contains(&(model.sent - sent)), "{}", model.sent - sent);
     }
 }
 

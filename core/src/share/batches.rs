@@ -85,6 +85,7 @@ impl Share {
                 intents: &self.intents,
                 taken: &self.taken,
                 restored: &self.restored,
+                thrown: &self.thrown,
                 late: &self.late,
                 peers: &self.peers,
                 names: &self.names,
@@ -162,6 +163,7 @@ impl Share {
             self.work.superseded(record, ctx.now, ctx.out);
             self.work.claim_for(record);
         }
+        self.fresh.stored(txn.arrived());
         self.pipeline.settle(txn.into_changes());
         self.pipeline.stored(&ops);
         self.looked_through |= ops.iter().any(|op| matches!(op, Op::LookedThrough { .. }));
@@ -224,6 +226,7 @@ impl Share {
         if self.may_author() {
             effects.archived.into_iter().for_each(|kept| self.late.add(kept, ctx.now));
         }
+        self.thrown.note(&effects.thrown);
         for path in &effects.recorded {
             self.taken.remove(path);
             self.restored.forget(path);
@@ -241,7 +244,8 @@ impl Share {
             self.survey.note_doubted(doubt, self.work.busy(), ctx.now);
         }
         for task in effects.tasks {
-            if !self.is_unjudged(&task) && !self.work.holds_back(&task, ctx.now) {
+            let unseen = self.survey.is_above_unseen(task.path());
+            if !self.is_unjudged(&task) && !self.work.holds_back(&task, unseen, ctx.now) {
                 self.work.begin(task);
             }
         }

@@ -13,6 +13,7 @@ use crate::ids::{ConnId, PeerId, Sha256, Token, Uuid};
 use crate::index::clock::Clock;
 use crate::index::feed::LinkFeed;
 use crate::index::knowledge::Resume;
+use crate::index::record::Record;
 use crate::io::store::{Query, Row, Space, StoreOp};
 use crate::share::clock::ClockSample;
 use crate::share::pipeline::Op;
@@ -72,6 +73,25 @@ impl PeerLink {
             since,
             clock: None,
         }
+    }
+
+    /// Sends those of a page's records that the peer lacks; everything up to `to` was seen then.
+    fn send_page<'a>(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        conn: ConnId,
+        records: impl Iterator<Item = (u64, &'a Record)>,
+        token: [u8; 16],
+        to: u64,
+    ) {
+        let mut records = records.peekable();
+        while let Some((arrival, record)) = records.next() {
+            if self.feed.offer(arrival, record) {
+                let at = records.peek().is_none().then_some(Resume { token, arrival });
+                ctx.links.send_update(conn, record, at);
+            }
+        }
+        self.feed.advance(to);
     }
 }
 
@@ -242,7 +262,7 @@ impl Share {
         let resume = resume.and_then(|at| progress.resume_at(at));
         let doubted = progress.doubted(self.keys.id());
         let told = doubted.as_ref().unwrap_or(&progress.knowledge);
-        link.feed.subscribe(since, resume, progress.token, progress.arrival, told);
+        link.feed.subscribe(link.peer, since, resume, progress.token, progress.arrival, told);
     }
 
     /// A page for a link could not be read.
@@ -259,22 +279,32 @@ impl Share {
         let head = self.progress.arrival;
         let doubted = self.progress.doubted(self.keys.id());
         let looking = self.is_looking();
+        let token = self.progress.token;
         let say = |looking| Message::Database(DatabaseMessage::Looking { looking });
         for (&conn, link) in &mut self.links {
             if looking && link.feed.subscribed() && !link.told_looking {
                 link.told_looking = true;
                 ctx.links.send(conn, &say(true));
             }
-            if link.loading || ctx.links.queued_bytes(conn) >= SEND_QUEUE_BYTES / 2 {
-                continue;
-            }
-            if let Some(from) = link.feed.wants_more(head) {
+            while !link.loading
+                && !is_full(ctx, conn)
+                && let Some(from) = link.feed.wants_more(head)
+            {
+                if let Some(records) = self.fresh.range(from..=head, FEED_PAGE as usize) {
+                    let records: Vec<_> = records.collect();
+                    let to = seen_to(records.last().map(|(arrival, _)| *arrival), records.len(), head);
+                    let records = records.into_iter().map(|(arrival, record)| (arrival, &**record));
+                    link.send_page(ctx, conn, records, token, to);
+                    continue;
+                }
                 let start = layout::arrival_key(self.root, from);
                 let end = layout::arrival_key(self.root, head + 1);
                 let query = Query::Range { space: Space::Arrival, start, end, limit: FEED_PAGE };
-                let token: Token = ctx.out.store(StoreOp::Load { queries: [query].into() });
-                self.tokens.insert(token, Asked::Arrivals(conn, head));
+                let asked: Token = ctx.out.store(StoreOp::Load { queries: [query].into() });
+                self.tokens.insert(asked, Asked::Arrivals(conn, head));
                 link.loading = true;
+            }
+            if link.loading || is_full(ctx, conn) {
                 continue;
             }
             if let Some(knowledge) = link.feed.take_current(head) {
@@ -297,7 +327,7 @@ impl Share {
         let Some(link) = self.links.get_mut(&conn) else { return };
         let mut arrivals = Vec::with_capacity(rows.len());
         let mut queries = Vec::with_capacity(rows.len());
-        let full = rows.len() == FEED_PAGE as usize;
+        let count = rows.len();
         for (key, value) in rows {
             let (Some(arrival), Some(uuid)) = (key.last_chunk::<8>(), Uuid::from_slice(&value)) else {
                 continue;
@@ -305,11 +335,7 @@ impl Share {
             arrivals.push(u64::from_be_bytes(*arrival));
             queries.push(Query::Get { space: Space::Record, key: layout::record_key(self.root, uuid) });
         }
-        // Everything up to here was seen, whether or not records with these numbers still exist.
-        let to = match arrivals.last() {
-            Some(&last) if full => last,
-            _ => head,
-        };
+        let to = seen_to(arrivals.last().copied(), count, head);
         if queries.is_empty() {
             link.loading = false;
             link.feed.advance(to);
@@ -331,18 +357,28 @@ impl Share {
         let token = self.progress.token;
         let Some(link) = self.links.get_mut(&conn) else { return };
         link.loading = false;
+        let mut records = Vec::with_capacity(answers.len());
         for (&arrival, rows) in arrivals.iter().zip(&answers) {
             let Some((_, value)) = rows.first() else { continue };
             let Ok((record, now_at)) = txn::decode_stored_record(value, &self.peers) else { continue };
             // A record that changed meanwhile comes again under its new number.
-            if now_at != arrival || !link.feed.offer(arrival, &record) {
-                continue;
+            if now_at == arrival {
+                records.push((arrival, record));
             }
-            let at = Resume { token, arrival };
-            let last = arrivals.last() == Some(&arrival);
-            ctx.links.send_update(conn, &record, last.then_some(at));
         }
-        link.feed.advance(to);
+        let records = records.iter().map(|(arrival, record)| (*arrival, record));
+        link.send_page(ctx, conn, records, token, to);
         self.feed_links(ctx);
     }
+}
+
+/// Whether a link is to take what is queued before it gets more.
+fn is_full(ctx: &Ctx<'_>, conn: ConnId) -> bool {
+    ctx.links.queued_bytes(conn) >= SEND_QUEUE_BYTES / 2
+}
+
+/// Up to where a page shows what there is, whether or not records with these numbers still exist: to its last arrival
+/// if there may be more, and otherwise to the end.
+fn seen_to(last: Option<u64>, count: usize, head: u64) -> u64 {
+    last.filter(|_| count == FEED_PAGE as usize).unwrap_or(head)
 }

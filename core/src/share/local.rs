@@ -8,7 +8,7 @@ use crate::engine::command::Existing;
 use crate::files::conflict;
 use crate::files::local::{Found, LocalChange, Observed, local_change, mode_of};
 use crate::files::path::RelPath;
-use crate::files::plan::{Policy, Target, has_meta_of, live_meta};
+use crate::files::plan::{Policy, Target, has_meta_of, live_meta, wanted_meta};
 use crate::files::reconcile::inode_key;
 use crate::files::row::{Base, DiskState};
 use crate::ids::Uuid;
@@ -130,13 +130,18 @@ impl Judge<'_> {
             return Ok(());
         }
         let mut scene = self.scene(path)?;
+        // Whether the index has another mode or time for the same value, which the disk was not given yet.
+        let mut meta_left = false;
         if let (Some(base), Some(now)) = (&scene.base, &scene.base_now)
             && !now.deleted()
             && now.key == base.key
             && now.same_value(base)
+            && (item.what.state().is_some() || !base.value_change.seen_by(&now.deleted_clock))
         {
             // Who changes or deletes what lies here has seen the index's value, whoever set it again: our own, which a
-            // later revision covers, would else stand beside that change, and nobody would have its content.
+            // later revision covers, would else stand beside that change, and nobody would have its content. But what
+            // is gone from here is not what was made after the same had been deleted, or was brought back then.
+            meta_left = wanted_meta(base) != wanted_meta(now);
             scene.base = scene.base_now.clone();
         }
         if scene.row.disk.as_ref().map(|disk| disk.stamp) != item.seen {
@@ -211,6 +216,9 @@ impl Judge<'_> {
         let observed = now.map(|now| Observed { stamp: &now.stamp, content: &now.content });
         let change = local_change(&view, observed, found, self.wall());
         let known_gone = gone && matches!(found, Found::Running | Found::Offline);
+        if known_gone && !matches!(item.what, What::Vanished) {
+            self.note_thrown(&scene)?;
+        }
         let no_change = matches!(change, LocalChange::None | LocalChange::Adopt { .. });
         if known_gone && no_change && !matches!(item.what, What::Vanished) {
             // It may be no change to its record, which was deleted or is a directory by now, and yet end its value.
@@ -297,7 +305,11 @@ impl Judge<'_> {
                 match tombstone {
                     Some(from) => {
                         let (value, meta) = (Some(value), Some(meta));
-                        let revision = Revision { key: Some(key), value, meta, time, ..Revision::default() };
+                        // Who writes where something was deleted has seen that, and nothing that had lost to it: that
+                        // may be where it has no conflict file yet.
+                        let value_seen = Some(from.value_clock.clone());
+                        let key = Some(key);
+                        let revision = Revision { key, value, value_seen, meta, time, ..Revision::default() };
                         author::revise(&mut author, &from, revision)
                     }
                     None => author::create(&mut author, self.new_uuid(), key, value, meta, time),
@@ -337,7 +349,7 @@ impl Judge<'_> {
             ),
         };
         match made {
-            Ok(version) => self.store_version(&author, version, path, now.cloned()),
+            Ok(version) => self.store_version(&author, version, path, now.cloned(), meta_left),
             Err(Unmade::Same) => {
                 row.disk = now.cloned();
                 self.txn.put_row(path, row);
@@ -446,12 +458,14 @@ impl Judge<'_> {
     }
 
     /// Stores a version that was made of a base, which the index may have left behind; the row takes what was seen.
+    /// `meta_left` says that the disk may lack a mode or time that the version has: the plan sees to it then.
     fn store_version(
         &mut self,
         author: &Author,
         version: Record,
         path: &RelPath,
         now: Option<DiskState>,
+        meta_left: bool,
     ) -> Result<(), Miss> {
         let stored = self.txn.record(version.uuid)?;
         let joined = match &stored {
@@ -463,6 +477,7 @@ impl Judge<'_> {
         let base = match &now {
             None => Base::None,
             Some(_) if version.deleted() => Base::None,
+            Some(now) if meta_left && !has_meta_of(now, &version) => Base::Older(Box::new(version)),
             Some(_) if joined.looks_like(&version) && path.is_key(&joined.key) => Base::Index(version.uuid),
             Some(_) => Base::Older(Box::new(version)),
         };
@@ -526,7 +541,7 @@ impl Judge<'_> {
         from_row.base = Base::None;
         from_row.implied = false;
         self.txn.put_row(from, from_row);
-        self.store_version(&author, version, to, Some(now.clone()))?;
+        self.store_version(&author, version, to, Some(now.clone()), false)?;
         Ok(true)
     }
 

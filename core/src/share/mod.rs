@@ -12,6 +12,7 @@ pub mod clock;
 pub mod faults;
 pub mod finish;
 pub mod folder;
+pub mod fresh;
 pub mod intents;
 pub mod kept;
 pub mod layout;
@@ -62,11 +63,13 @@ use crate::share::archived::{LateWrites, Taken};
 use crate::share::clock::ClockWatch;
 use crate::share::faults::Faults;
 use crate::share::folder::Folder;
+use crate::share::fresh::Fresh;
 use crate::share::layout::Fact;
 use crate::share::link::PeerLink;
 use crate::share::pipeline::{Loaded, Op, Pipeline};
 use crate::share::progress::{Former, Progress};
 use crate::share::renewal::Renewal;
+use crate::share::resolve::Thrown;
 use crate::share::restored::Restored;
 use crate::share::survey::Survey;
 use crate::share::waits::Waits;
@@ -124,6 +127,8 @@ pub struct Share {
     pub traffic: BTreeMap<PeerId, (u64, u64)>,
     /// What the last commit stored.
     pub progress: Progress,
+    /// What the last commits stored.
+    fresh: Fresh,
     /// Links that are open.
     pub links: BTreeMap<ConnId, PeerLink>,
     /// Answers to requests for content.
@@ -138,6 +143,8 @@ pub struct Share {
     taken: BTreeMap<RelPath, Taken>,
     /// Files that a user had brought back from the archive and that were not looked at yet.
     pub restored: Restored,
+    /// What was kept in a conflict, and thrown away before it was in its place.
+    thrown: Thrown,
     /// Looking at the disk.
     pub survey: Survey,
     /// Since when there is no end of what looks find.
@@ -240,6 +247,7 @@ impl Share {
             faults: Faults::default(),
             traffic: BTreeMap::new(),
             progress: Progress { token: run, ..Progress::default() },
+            fresh: Fresh::default(),
             links: BTreeMap::new(),
             server: Server::new(root),
             work: Work::new(root, u64::from_be_bytes(rng.bytes())),
@@ -247,6 +255,7 @@ impl Share {
             late: LateWrites::new(root),
             taken: BTreeMap::new(),
             restored: Restored::new(root),
+            thrown: Thrown::default(),
             survey: Survey::new(root),
             looking_since: None,
             looked_through: false,
@@ -279,6 +288,13 @@ impl Share {
     pub fn set_peers(&mut self, peers: PeerTable) {
         self.peers_stored = peers.len();
         self.peers = peers;
+    }
+
+    /// Takes over the stored progress, in a new run.
+    pub fn resume_from(&mut self, progress: Progress) {
+        self.progress = progress;
+        self.progress.begin_run(self.run);
+        self.fresh.begin(self.progress.arrival);
     }
 
     /// The stored form of the progress of a share that has no records yet.

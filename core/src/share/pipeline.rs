@@ -16,7 +16,7 @@ use crate::files::path::RelPath;
 use crate::ids::{ConnId, PeerId, Token, Uuid};
 use crate::index::clock::Clock;
 use crate::index::knowledge::Resume;
-use crate::index::record::Record;
+use crate::index::record::{Change, Record};
 use crate::share::archived::Kept;
 use crate::share::finish::Finished;
 use crate::share::local::{Doubt, Observation, Vanished};
@@ -141,6 +141,8 @@ pub struct Effects {
     pub archived: Vec<Kept>,
     /// Files that came out of the archive and have a record now.
     pub recorded: Vec<RelPath>,
+    /// Originals whose kept content was thrown away, and the changes that kept it.
+    pub thrown: Vec<(Uuid, Change)>,
     /// Contents that can be read here from now on.
     pub appeared: Vec<crate::ids::Sha256>,
     /// Sentences for the user.

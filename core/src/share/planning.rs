@@ -29,6 +29,7 @@ use crate::share::kept::kept_for;
 use crate::share::link::PeerLink;
 use crate::share::pipeline::{Effects, Op};
 use crate::share::progress::Progress;
+use crate::share::resolve::Thrown;
 use crate::share::restored::Restored;
 use crate::share::survey::Survey;
 use crate::share::task::Task;
@@ -61,6 +62,8 @@ pub struct Judge<'a> {
     pub taken: &'a BTreeMap<RelPath, Taken>,
     /// Files that a user had brought back from the archive and that were not looked at yet.
     pub restored: &'a Restored,
+    /// What was kept in a conflict, and thrown away before it was in its place.
+    pub thrown: &'a Thrown,
     /// What was moved to the archive a moment ago.
     pub late: &'a LateWrites,
     /// What says the time, and whether it is believed.
@@ -524,6 +527,9 @@ impl Judge<'_> {
             }
             Step::PutLink { replaces, .. } | Step::BringFile { replaces, .. } => {
                 if let Some(version) = shown {
+                    if self.fall_back(path, &row, &version, base.as_deref())? {
+                        return Ok(());
+                    }
                     return self.bring(path, version, replaces, base, base_now);
                 }
             }

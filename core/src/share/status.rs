@@ -118,6 +118,9 @@ pub fn failure_sentence(trouble: work::Trouble) -> &'static str {
             "no connected peer has its content; it comes when one that has it is connected."
         }
         work::Trouble::ArchiveFull => ARCHIVE_FULL,
+        work::Trouble::Unseen => {
+            "what stands above it could not be read here, so it cannot be put there; check the permissions."
+        }
         work::Trouble::WrongContent => {
             "what was received did not match its SHA-256 and was thrown away; it is asked for again."
         }

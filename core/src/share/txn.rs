@@ -485,6 +485,14 @@ impl Txn {
         self.new_records.values().map(|stored| &*stored.record)
     }
 
+    /// The same with their arrival numbers, in the order of these.
+    pub fn arrived(&self) -> Vec<(u64, Arc<Record>)> {
+        let new = self.new_records.values().map(|stored| (stored.arrival, stored.record.clone()));
+        let mut new: Vec<_> = new.collect();
+        new.sort_unstable_by_key(|(arrival, _)| *arrival);
+        new
+    }
+
     /// What [`Txn::writes`] wrote.
     pub fn into_changes(self) -> Changes {
         Changes { records: self.new_records, rows: self.new_rows, contents: self.moved }

@@ -30,8 +30,11 @@ use crate::io::disk::{self, DiskDone, DiskError, DiskOp, Kind, SetMeta, Stage, S
 use crate::io::store::{StoreDone, StoreError};
 use crate::share::finish::{Finished, Outcome};
 use crate::share::task::Task;
+use crate::share::work::retry::{FAILURES_MAX, Failures};
 use crate::share::work::sweep::Sweep;
 use crate::time::{Instant, Now};
+
+pub use retry::Failure;
 
 /// Paths that may be in work at once.
 const TASKS_MAX: usize = 6000;
@@ -45,8 +48,6 @@ const GROUP_ITEMS_MAX: usize = 512;
 const GROUPS_MAX: usize = 3;
 /// How long a finished download waits for company while others are still under way.
 const GROUP_WAIT: Duration = Duration::from_millis(20);
-/// Failures that are remembered with their reason.
-const FAILURES_MAX: usize = 10_000;
 /// Items of one disk operation, so that more than one thread of the pool has work.
 const PER_OP: usize = 64;
 
@@ -61,19 +62,8 @@ pub enum Trouble {
     WrongContent,
     /// It would replace or delete something, and the archive is full with what is younger than a day.
     ArchiveFull,
-}
-
-/// A path that failed.
-#[derive(Clone, Copy, Debug)]
-pub struct Failure {
-    /// Why.
-    pub trouble: Trouble,
-    retry_at: Instant,
-    pause: Duration,
-    /// Whether its time has come, and the next sweep takes it.
-    due: bool,
-    /// The last sweep that found the path pending.
-    sweep: u64,
+    /// A directory above it, or what stands in the place of one, could not be looked at.
+    Unseen,
 }
 
 #[derive(Clone, Debug)]
@@ -167,7 +157,7 @@ pub struct Work {
     ready_since: Option<Instant>,
     groups: BTreeMap<u64, Group>,
     jobs: BTreeMap<Token, Job>,
-    failures: BTreeMap<RelPath, Failure>,
+    failures: Failures,
     finished: Vec<Finished>,
     /// What was changed on disk and no flush covers, and since when there is some.
     unflushed: Vec<Finished>,
@@ -223,7 +213,7 @@ impl Work {
             ready_since: None,
             groups: BTreeMap::new(),
             jobs: BTreeMap::new(),
-            failures: BTreeMap::new(),
+            failures: Failures::default(),
             finished: Vec::new(),
             unflushed: Vec::new(),
             unflushed_since: None,
@@ -507,11 +497,7 @@ impl Work {
     /// When a pause ends.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let group = self.ready_since.map(|since| since.plus(GROUP_WAIT));
-        let retry = if self.sweep == Sweep::Rest && self.enabled {
-            self.failures.values().map(|f| f.retry_at).min()
-        } else {
-            None
-        };
+        let retry = if self.sweep == Sweep::Rest && self.enabled { self.failures.next() } else { None };
         [
             group.filter(|_| self.groups.is_empty() && self.enabled),
             retry,
@@ -529,9 +515,7 @@ impl Work {
         if self.sweep != Sweep::Rest || !self.enabled {
             return;
         }
-        for failure in self.failures.values_mut().filter(|f| f.retry_at <= now.mono) {
-            failure.due = true;
-            failure.retry_at = now.mono.plus(failure.pause);
+        if self.failures.mark_due(now.mono) {
             self.sweep = Sweep::Due;
         }
     }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clearskies_core::channel::Transport;
 use clearskies_core::club::level::Level;
 use clearskies_core::engine::command::{Command, Reply};
 use clearskies_core::files::path::RelPath;
@@ -16,7 +17,7 @@ use clearskies_core::time::Now;
 
 use super::choices::Choices;
 use super::host::Host;
-use super::liar::{Keys, Liar};
+use super::liar::{Keys, Liar, SEED};
 use crate::member::sha256;
 use crate::sim::share::{SHARE, at};
 use crate::sim::store::Image;
@@ -151,7 +152,7 @@ fn start() -> Start {
         Ok(Reply::Code { code, .. }) => code,
         other => panic!("no code: {other:?}"),
     };
-    let mut liar = Liar::join(host.now, &code);
+    let mut liar = Liar::join(host.now, &code, Transport::Plain, SEED);
     let conn = host.engine.handle_accepted(host.now, FROM).expect("there is room");
     for _ in 0..10 {
         carry(&mut host, &mut liar, conn);
@@ -212,7 +213,7 @@ impl<'a> Run<'a> {
         }
         let contents: BTreeSet<Vec<u8>> =
             files(&host.disk.entries(SHARE)).map(|data| data.to_vec()).collect();
-        let liar = Liar::connect(host.now, &start.keys, start.rev);
+        let liar = Liar::connect(host.now, &start.keys, start.rev, Transport::Plain);
         let outside = host.disk.tree(OUTSIDE);
         let mut run = Run {
             start,

@@ -69,6 +69,25 @@ const KEYS: [&str; 24] = [
 /// Targets of its links.
 const TARGETS: [&str; 6] = ["a", "/outside", "../outside", "../outside/secret", ".", ""];
 
+/// What a liar is made from where there is but one.
+pub const SEED: u8 = 6;
+
+/// What a liar says more of than anybody can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flood {
+    /// New files with long names, of contents that it does not give.
+    Records,
+    /// The same file, again and again with another name.
+    Moves,
+    /// Knowledge of peers that nobody has heard of.
+    Clocks,
+    /// Requests for contents that nobody has.
+    Requests,
+}
+
+/// Bytes of the names that it gives in a flood.
+const LONG: usize = 1000;
+
 /// What it is at each start.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
@@ -91,7 +110,9 @@ impl Logins for Nobody {
 /// The member.
 #[derive(Debug)]
 pub struct Liar {
+    seed: u8,
     connection: Connection,
+    transport: Transport,
     rng: Rng,
     author: Author,
     next_uuid: u64,
@@ -118,30 +139,30 @@ pub struct Liar {
 }
 
 impl Liar {
-    /// Calls with a code, to join.
-    pub fn join(now: Now, code: &AccessCode) -> Liar {
+    /// Calls with a code, to join; `seed` tells liars of one club from each other.
+    pub fn join(now: Now, code: &AccessCode, transport: Transport, seed: u8) -> Liar {
         let id = code.access_id();
         let secret = Secret::Password(code_prs(&code.password()).to_vec());
-        let login = Login { code: Some(id), ..login([6; 32], Method::Code, Role::Joiner, id.0, secret) };
-        Liar::call(now, login, 0)
+        let login = Login { code: Some(id), ..login([seed; 32], Method::Code, Role::Joiner, id.0, secret) };
+        Liar { seed, ..Liar::call(now, login, 0, transport) }
     }
 
     /// What a later call takes.
     pub fn keys(&self) -> Option<Keys> {
         let club = self.club.as_ref()?;
         let id = club.key_id(Level::ReadWrite)?.0;
-        Some(Keys { peer: [6; 32], id, key: *club.level_key(Level::ReadWrite)? })
+        Some(Keys { peer: [self.seed; 32], id, key: *club.level_key(Level::ReadWrite)? })
     }
 
     /// Calls as the member that it is; `rev` is the last revision that it used.
-    pub fn connect(now: Now, keys: &Keys, rev: u64) -> Liar {
+    pub fn connect(now: Now, keys: &Keys, rev: u64, transport: Transport) -> Liar {
         let secret = Secret::LevelKey(keys.key);
-        Liar::call(now, login(keys.peer, Method::Key, Role::Member, keys.id, secret), rev)
+        Liar::call(now, login(keys.peer, Method::Key, Role::Member, keys.id, secret), rev, transport)
     }
 
-    fn call(now: Now, login: Login, rev: u64) -> Liar {
+    fn call(now: Now, login: Login, rev: u64, transport: Transport) -> Liar {
         let config = ConnConfig {
-            transport: Transport::Plain,
+            transport: transport.clone(),
             software: "hand-made/0".into(),
             name: "liar".into(),
             extensions: Arc::new([]),
@@ -151,7 +172,9 @@ impl Liar {
         let author = Author { peer: login.keys.id(), rev, wall: now.wall };
         let connection = Connection::dial(now, THERE, login, &config, &mut rng);
         Liar {
+            seed: SEED,
             connection: connection.expect("a simulated channel always opens"),
+            transport,
             rng,
             author,
             next_uuid: 0,
@@ -171,7 +194,7 @@ impl Liar {
 
     /// Goes on in another connection with what this one knew.
     pub fn again(&mut self, now: Now, keys: &Keys) {
-        let new = Liar::connect(now, keys, self.author.rev);
+        let new = Liar::connect(now, keys, self.author.rev, self.transport.clone());
         self.connection = new.connection;
         self.asked.clear();
         self.told_here = 0;
@@ -294,6 +317,37 @@ impl Liar {
             self.remember(record.clone());
             self.told.push(record);
             self.say_word();
+        }
+    }
+
+    /// Says so many things of one kind.
+    pub fn flood(&mut self, flood: Flood, count: u64) {
+        for n in 0..count {
+            let digest =
+                sha256(&[&self.author.peer.0[..], &self.author.rev.to_be_bytes(), &n.to_be_bytes()].concat());
+            match flood {
+                Flood::Records | Flood::Moves => {
+                    let name = format!("{n:0>20}");
+                    let key = [0; LONG / 20].map(|_| name.as_str()).join("/");
+                    let value = EntryValue::new(EntryContent::File { size: 1 + n, sha256: digest });
+                    let (key, value) = (format!("/flood/{key}"), Value::Entry(value));
+                    let uuid = if flood == Flood::Moves { Uuid([9; 16]) } else { self.uuid() };
+                    let record = author::create(&mut self.author, uuid, key, value, Meta::default(), None);
+                    if let Ok(record) = record {
+                        self.connection.send_body(|out| write_update(&record, None, out));
+                    }
+                }
+                Flood::Clocks => {
+                    let mut peer = [0; 16];
+                    peer.copy_from_slice(&digest.0[..16]);
+                    let knowledge = Clock::of(PeerId(peer), 1 + n);
+                    self.say(&Message::Database(DatabaseMessage::Knowledge { knowledge }));
+                }
+                Flood::Requests => {
+                    let range = Some((0, 1));
+                    self.say(&Message::Directory(DirectoryMessage::Get { sha256: digest, range }));
+                }
+            }
         }
     }
 

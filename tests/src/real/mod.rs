@@ -119,6 +119,8 @@ const ELSEWHERE: &[Verb] = &[
     Verb::Half,
     Verb::Slow,
     Verb::Lie,
+    // What is changed through one name is seen at the other within an hour.
+    Verb::HardLink,
 ];
 
 /// The history of a seed, as far as it can be played.

@@ -35,6 +35,7 @@ const ACTS: &[(Verb, u64)] = &[
     (Verb::Touch, 1),
     (Verb::Swap, 2),
     (Verb::Link, 1),
+    (Verb::HardLink, 2),
     (Verb::Restore, 1),
     (Verb::Resolve, 1),
     (Verb::Decide, 1),
@@ -101,8 +102,10 @@ struct Maker {
     /// How much haste users are in: of ten pauses so many are none.
     haste: u64,
     large: bool,
-    /// Whether a liar says nonsense as well.
+    /// Whether liars say nonsense as well.
     nonsense: bool,
+    /// How many liars there are, if any.
+    liars: u64,
     /// The machine of which the users alone act, at the few first of all paths: what must not be is easily told then.
     alone: Option<usize>,
     contents: u64,
@@ -119,8 +122,22 @@ impl Maker {
         let faults_per_mille = *rng.pick(&[50, 200, 500]).expect("three");
         let (haste, large) = (rng.below(9), rng.per_mille(50));
         let nonsense = rng.per_mille(500);
+        let liars = *rng.pick(&[1, 1, 2, 3]).expect("four");
         let alone = rng.per_mille(150).then(|| usize::try_from(rng.below(machines as u64)).expect("few"));
-        Maker { rng, machines, acts, faults, faults_per_mille, haste, large, nonsense, alone, contents: 0 }
+        let contents = 0;
+        Maker {
+            rng,
+            machines,
+            acts,
+            faults,
+            faults_per_mille,
+            haste,
+            large,
+            nonsense,
+            liars,
+            alone,
+            contents,
+        }
     }
 
     fn machine(&mut self) -> usize {
@@ -205,9 +222,11 @@ impl Maker {
             Verb::Die => self.rng.below(60),
             _ => 0,
         };
-        if verb == Verb::Die {
-            step.size = self.rng.below(6);
-        }
+        step.size = match verb {
+            Verb::Die => self.rng.below(6),
+            Verb::Lie => self.rng.below(self.liars),
+            _ => 0,
+        };
         Some(step)
     }
 

@@ -110,6 +110,13 @@ impl Ledger {
         }
     }
 
+    /// Some of these contents were written by somebody else as well, and are nobody's alone.
+    pub fn shared(&mut self, is_shared: impl Fn(&[u8]) -> bool) {
+        for (_, fate) in self.fates.iter_mut().filter(|(content, _)| is_shared(content)) {
+            fate.handled = true;
+        }
+    }
+
     /// A user settled a conflict; which contents had a part in it only the engine knows.
     pub fn settled(&mut self) {
         for fate in self.fates.values_mut() {

@@ -70,6 +70,8 @@ verbs! {
     Remove "remove" "np",
     /// Makes a link that leads out of the share.
     Link "link" "np",
+    /// Gives a file a second name (a hard link).
+    HardLink "hardlink" "npt",
     /// Brings something back from the archive: the one with this number, counted around.
     Restore "restore" "nc",
     /// Resolves a conflict: the one with this number; even numbers keep it, odd ones drop it.
@@ -131,8 +133,8 @@ verbs! {
     /// The other machine becomes a copy of this one: home and folder.
     Clone "clone" "no",
     /// A member of the club that lies calls the machine and says what the number chooses: even ones lie of contents
-    /// alone, odd ones of everything.
-    Lie "lie" "nc",
+    /// alone, odd ones of everything. The size says which of several liars it is.
+    Lie "lie" "ncs",
     /// Everything heals and comes to rest, and all is checked.
     Rest "rest" "",
     /// Each path that is not in step must say why.

@@ -81,6 +81,31 @@ impl SimDisk {
         Ok(())
     }
 
+    /// Cuts a file to so many bytes.
+    pub fn truncate(&mut self, wall_ns: i64, path: &str, len: usize) -> Result<(), DiskError> {
+        self.absolute(path)?;
+        self.edit(wall_ns, path, |data| data.truncate(len))
+    }
+
+    /// Gives a file a second name. The watcher hears of the new name alone.
+    pub fn hard_link(&mut self, wall_ns: i64, path: &str, to: &str) -> Result<(), DiskError> {
+        self.fs.set_now(wall_ns);
+        let (inode, to) = (self.absolute(path)?, self.split(to)?);
+        self.fs.link(inode, to)?;
+        self.touched(to.0, to.1);
+        Ok(())
+    }
+
+    /// Whether what is at a path has other names as well.
+    pub fn has_other_names(&self, path: &str) -> bool {
+        self.absolute(path).is_ok_and(|inode| self.fs.node(inode).names > 1)
+    }
+
+    /// What tells the names of one file: all of them have it.
+    pub fn inode(&self, path: &str) -> Option<u64> {
+        self.absolute(path).ok()
+    }
+
     /// Opens a file as a program does that goes on writing to it whatever becomes of its name.
     pub fn open_file(&mut self, path: &str) -> Result<u64, DiskError> {
         let inode = self.absolute(path)?;

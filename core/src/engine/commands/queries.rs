@@ -406,6 +406,7 @@ fn problems(share: &Share, path: &RelPath) -> Vec<Problem> {
             work::Trouble::NotAvailable => Problem::NoSource,
             work::Trouble::WrongContent => Problem::WrongContent,
             work::Trouble::ArchiveFull => Problem::ArchiveFull,
+            work::Trouble::Unseen => Problem::Unobserved,
         });
     }
     let unreadable = &share.survey.unreadable;

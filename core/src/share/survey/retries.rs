@@ -67,7 +67,12 @@ impl Survey {
     /// Whether a path, or a directory above it, could not be looked at.
     pub fn is_unseen(&self, path: &RelPath) -> bool {
         let unread = |path: &RelPath| self.unreadable.contains_key(path);
-        !self.unreadable.is_empty() && (unread(path) || path.ancestors().any(|dir| unread(&dir)))
+        !self.unreadable.is_empty() && (unread(path) || self.is_above_unseen(path))
+    }
+
+    /// Whether something above a path could not be looked at.
+    pub fn is_above_unseen(&self, path: &RelPath) -> bool {
+        !self.unreadable.is_empty() && path.ancestors().any(|dir| self.unreadable.contains_key(&dir))
     }
 }
 
@@ -111,5 +116,6 @@ mod tests {
         }
         assert_eq!(survey.retries.0.len(), UNREADABLE_MAX);
         assert!(survey.is_unseen(&path("d0/x")) && !survey.is_unseen(&path("d")));
+        assert!(survey.is_above_unseen(&path("d0/x")) && !survey.is_above_unseen(&path("d0")));
     }
 }

@@ -1,11 +1,104 @@
 //! Paths that failed: why, and when they are tried again.
 
-use super::{FAILURES_MAX, Failure, Trouble, Work};
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::time::Duration;
+
+use super::{Trouble, Work};
 use crate::files::path::RelPath;
 use crate::io::disk::{DiskError, Kind};
 use crate::share::finish::{Finished, Outcome};
 use crate::share::task::Task;
-use crate::time::{Now, retry_pause};
+use crate::time::{Instant, Now, retry_pause};
+
+/// Failures that are remembered with their reason.
+pub(super) const FAILURES_MAX: usize = 10_000;
+/// Each pause ends together with those that end in the same part of it: all are then planned by one sweep.
+const PARTS: u32 = 4;
+
+/// A path that failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// Why.
+    pub trouble: Trouble,
+    retry_at: Instant,
+    pause: Duration,
+    /// Whether its time has come, and the next sweep takes it.
+    pub(super) due: bool,
+    /// The last sweep that found the path pending.
+    pub(super) sweep: u64,
+}
+
+/// Paths that failed, and the order in which they are tried again.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    paths: BTreeMap<RelPath, Failure>,
+    times: BTreeSet<(Instant, RelPath)>,
+}
+
+impl Failures {
+    pub(super) fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    pub(super) fn get(&self, path: &RelPath) -> Option<&Failure> {
+        self.paths.get(path)
+    }
+
+    pub(super) fn remove(&mut self, path: &RelPath) {
+        if let Some(failure) = self.paths.remove(path) {
+            self.times.remove(&(failure.retry_at, path.clone()));
+        }
+    }
+
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(&RelPath, &Failure) -> bool) {
+        self.paths.retain(|path, failure| {
+            let stays = stays(path, failure);
+            if !stays {
+                self.times.remove(&(failure.retry_at, path.clone()));
+            }
+            stays
+        });
+    }
+
+    /// Notes that a sweep found a path pending; whether it is to be planned.
+    pub(super) fn met(&mut self, path: &RelPath, sweep: u64) -> bool {
+        self.paths.get_mut(path).is_none_or(|failure| {
+            failure.sweep = sweep;
+            failure.due
+        })
+    }
+
+    /// When the next pause ends.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.times.first().map(|(at, _)| *at)
+    }
+
+    /// Marks those whose pause has ended, and lets the next one begin; whether there were any.
+    pub(super) fn mark_due(&mut self, now: Instant) -> bool {
+        let later = self.times.split_off(&(Instant(now.0.saturating_add(1)), RelPath::root()));
+        let due = core::mem::replace(&mut self.times, later);
+        let any = !due.is_empty();
+        for (_, path) in due {
+            if let Some(failure) = self.paths.get_mut(&path) {
+                failure.due = true;
+                failure.retry_at = ends(failure.pause, now);
+                self.times.insert((failure.retry_at, path));
+            }
+        }
+        any
+    }
+
+    fn put(&mut self, path: RelPath, failure: Failure) {
+        self.remove(&path);
+        self.times.insert((failure.retry_at, path.clone()));
+        self.paths.insert(path, failure);
+    }
+}
+
+/// When a pause ends that begins now.
+fn ends(pause: Duration, now: Instant) -> Instant {
+    now.plus(pause).round_up(pause / PARTS)
+}
 
 impl Work {
     /// Why a path failed, if it did.
@@ -15,12 +108,12 @@ impl Work {
 
     /// What failed.
     pub fn failures(&self) -> impl Iterator<Item = (&RelPath, &Failure)> {
-        self.failures.iter()
+        self.failures.paths.iter()
     }
 
     /// Forgets what failed, so that everything is tried again now.
     pub fn retry_all(&mut self) {
-        self.failures.clear();
+        self.failures = Failures::default();
         self.wake();
     }
 
@@ -43,8 +136,13 @@ impl Work {
         self.finished.push(Finished { path, outcome });
     }
 
-    /// Whether a task would bring something into the archive while that is full; then its path waits.
-    pub fn holds_back(&mut self, task: &Task, now: Now) -> bool {
+    /// Whether a task would bring something into the archive while that is full, or fetch what there is no way to put
+    /// in its place, because it is not known what stands above it (`unseen`); then its path waits.
+    pub fn holds_back(&mut self, task: &Task, unseen: bool, now: Now) -> bool {
+        if unseen && matches!(task, Task::Bring { .. }) {
+            self.pause(task.path().clone(), Trouble::Unseen, now);
+            return true;
+        }
         let archives = match task {
             Task::Bring { replaces, .. } => replaces.is_some(),
             Task::Remove { stamp, .. } => stamp.kind != Kind::Dir,
@@ -74,9 +172,9 @@ impl Work {
     /// Leaves a path alone for a while, each time for longer.
     pub(super) fn pause(&mut self, path: RelPath, trouble: Trouble, now: Now) {
         let pause = retry_pause(self.failures.get(&path).map(|failure| failure.pause));
-        if self.failures.len() < FAILURES_MAX || self.failures.contains_key(&path) {
-            let (retry_at, sweep) = (now.mono.plus(pause), self.sweeps);
-            self.failures.insert(path, Failure { trouble, retry_at, pause, due: false, sweep });
+        if self.failures.len() < FAILURES_MAX || self.failures.get(&path).is_some() {
+            let (retry_at, sweep) = (ends(pause, now.mono), self.sweeps);
+            self.failures.put(path, Failure { trouble, retry_at, pause, due: false, sweep });
         }
     }
 }

@@ -122,10 +122,7 @@ impl Work {
         let last = rows.last().map(|(key, _)| key.clone());
         let mut paths = Vec::new();
         for path in rows.iter().filter_map(|(key, _)| layout::path_of_key(key)) {
-            let due = self.failures.get_mut(&path).is_none_or(|failure| {
-                failure.sweep = self.sweeps;
-                failure.due
-            });
+            let due = self.failures.met(&path, self.sweeps);
             if due && !self.busy.contains(&path) {
                 paths.push(path);
             } else if self.weighs() {

@@ -170,6 +170,16 @@ pub fn nothing_lost(machines: &[Machine], ledger: &Ledger) -> Checked {
     all_well(2, "lost", ledger.alive().filter(|data| !kept.contains(data)).map(|data| short(data)).collect())
 }
 
+/// The files of a machine that are what they should be, of contents that were written once. A path that waits for its
+/// content shows what it had, also where that is at its new place by now (sync.md, "Bringing a path to a version").
+fn single_files<'a>(
+    machine: &'a Machine,
+    ledger: &'a Ledger,
+) -> impl Iterator<Item = (&'a String, &'a Vec<u8>)> {
+    let waiting: BTreeSet<&String> = machine.pending.iter().collect();
+    files(&machine.tree).filter(move |(path, data)| ledger.is_single(data) && !waiting.contains(path))
+}
+
 /// The path of which this is a conflict file.
 pub fn conflict_of(path: &str) -> Option<String> {
     let (before, after) = path.rsplit_once(".CONFLICT.")?;
@@ -182,9 +192,10 @@ pub fn one_conflict_file(machines: &[Machine], ledger: &Ledger) -> Checked {
     let mut complaints = Vec::new();
     for (index, machine) in machines.iter().enumerate() {
         let mut seen: BTreeMap<(String, &Vec<u8>), &String> = BTreeMap::new();
-        for (path, data) in files(&machine.tree).filter(|(_, data)| ledger.is_single(data)) {
+        for (path, data) in single_files(machine, ledger) {
             let Some(original) = conflict_of(path) else { continue };
-            if matches!(machine.tree.get(&original), Some(Item::File(_, other)) if other == data) {
+            let waits = machine.pending.contains(&original);
+            if !waits && matches!(machine.tree.get(&original), Some(Item::File(_, other)) if other == data) {
                 complaints.push(format!("n{index} {path} holds what {original} holds: {}", short(data)));
             }
             if let Some(other) = seen.insert((original, data), path) {
@@ -276,7 +287,7 @@ pub fn one_place_each(machines: &[Machine], ledger: &Ledger) -> Checked {
             }
         }
         let mut places: BTreeMap<&Vec<u8>, &String> = BTreeMap::new();
-        for (path, data) in files(&machine.tree).filter(|(_, data)| ledger.is_single(data)) {
+        for (path, data) in single_files(machine, ledger) {
             if let Some(other) = places.insert(data, path) {
                 complaints.push(format!("n{index} {other} and {path} hold {}", short(data)));
             }

@@ -113,6 +113,10 @@ fn a_second_conflict_file_is_seen() {
     breaks(one_conflict_file(&[one, two], &ledger), 3);
     let same = machine(&[("a", file("1")), ("a.CONFLICT.AAAAAAAA", file("1"))]);
     breaks(one_conflict_file(&[same], &ledger), 3);
+    // What waits for its content shows what it had.
+    let mut waits = machine(&[("a", file("1")), ("a.CONFLICT.AAAAAAAA", file("1"))]);
+    waits.pending.push("a".into());
+    assert_eq!(one_conflict_file(&[waits], &ledger), Ok(()));
     assert_eq!(conflict_of("d/a.CONFLICT.AAAAAAAA.txt").as_deref(), Some("d/a.txt"));
 }
 
@@ -189,6 +193,14 @@ fn a_doubled_file_and_an_orphan_are_seen() {
     breaks(one_place_each(&[machine(&[("d", file("2")), ("d/a", file("1"))])], &ledger), 8);
     let twice = wrote(&["1", "1"]);
     assert_eq!(one_place_each(&[machine(&[("a", file("1")), ("b", file("1"))])], &twice), Ok(()));
+    // What waits for its content shows what it had, and what a liar announced was not written by a user alone.
+    let mut waits = machine(&[("a", file("1")), ("b", file("1"))]);
+    waits.pending.push("b".into());
+    assert_eq!(one_place_each(&[waits], &ledger), Ok(()));
+    let mut shared = ledger.clone();
+    shared.shared(|content| content == b"1");
+    assert_eq!(one_place_each(&[machine(&[("a", file("1")), ("b", file("1"))])], &shared), Ok(()));
+    breaks(one_place_each(&[machine(&[("a", file("2")), ("b", file("2"))])], &shared), 8);
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub(super) enum Undo {
     Attached(u64, Vec<u8>),
     /// It lost that name.
     Detached(u64, Vec<u8>, u64),
+    /// It lost its name because that directory was freed.
+    Unnamed(u64, u64),
     /// It was freed.
     Freed(u64, Box<Node>),
     /// Several changes that come together or not at all, like the two of a rename.
@@ -54,15 +56,16 @@ impl Fs {
                 if let Body::Dir(names) = &mut self.node_mut(dir).body
                     && let Some(inode) = names.remove(&name)
                 {
-                    self.node_mut(inode).parent = inode;
+                    self.unnamed(inode);
                 }
             }
             Undo::Detached(dir, name, inode) => {
                 if let Body::Dir(names) = &mut self.node_mut(dir).body {
                     names.insert(name, inode);
                 }
-                self.node_mut(inode).parent = dir;
+                self.named(inode, dir);
             }
+            Undo::Unnamed(inode, dir) => self.named(inode, dir),
             Undo::Together(group) => group.into_iter().rev().for_each(|undo| self.take_back(undo)),
             Undo::Freed(inode, node) => {
                 if let Body::File { data, .. } = &node.body {
@@ -89,6 +92,37 @@ mod tests {
         let body = Body::File { data: b"1234".to_vec().into(), sha256: None, flushed: true };
         let inode = fs.make(body, 0o644).unwrap();
         fs.attach(TOP, name, inode).unwrap();
+    }
+
+    #[test]
+    fn a_file_lives_as_long_as_it_has_a_name() {
+        let mut found = std::collections::BTreeSet::new();
+        for seed in 0..100 {
+            let mut fs = Fs::default();
+            file(&mut fs, b"a");
+            let inode = fs.child(TOP, b"a").unwrap();
+            let dir = fs.make_dir(TOP, b"d", 0o755).unwrap().0;
+            assert_eq!(fs.link(dir, (TOP, b"e")), Err(clearskies_core::io::DiskError::WrongKind));
+            fs.link(inode, (dir, b"b")).unwrap();
+            fs.link(inode, (TOP, b"c")).unwrap();
+            fs.sync_names();
+            fs.remove(TOP, b"a").unwrap();
+            fs.change(inode, |data| data.push(b'5')).unwrap();
+            fs.flush(inode);
+            fs.remove(TOP, b"d").unwrap();
+            assert_eq!((fs.child(TOP, b"c"), fs.node(inode).names, fs.used()), (Ok(inode), 1, 5));
+            fs.remove(TOP, b"c").unwrap();
+            assert_eq!(fs.used(), 0);
+            fs.tear(&mut Rng::new(seed));
+            let names = names(&fs);
+            assert_eq!(fs.used(), if names.is_empty() { 0 } else { 5 });
+            if !names.is_empty() {
+                let held = names.len() as u32;
+                assert_eq!((fs.node(inode).names, fs.data(inode).unwrap().as_slice()), (held, &b"12345"[..]));
+            }
+            found.insert(names);
+        }
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["", "acd", "c", "cd"]);
     }
 
     #[test]

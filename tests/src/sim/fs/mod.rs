@@ -52,8 +52,10 @@ pub struct Node {
     pub mtime_ns: i64,
     /// Last change of the inode.
     pub ctime_ns: i64,
-    /// The directory that holds it; its own number where none does.
+    /// The directory that holds it, by the name that it got last if it has several; its own number where none does.
     pub parent: u64,
+    /// How many names it has; only a file has more than one.
+    pub names: u32,
 }
 
 /// A file system.
@@ -77,8 +79,8 @@ pub struct Fs {
 
 impl Default for Fs {
     fn default() -> Fs {
-        let top =
-            Node { body: Body::Dir(BTreeMap::new()), mode: 0o755, mtime_ns: 0, ctime_ns: 0, parent: TOP };
+        let body = Body::Dir(BTreeMap::new());
+        let top = Node { body, mode: 0o755, mtime_ns: 0, ctime_ns: 0, parent: TOP, names: 1 };
         Fs {
             nodes: BTreeMap::from([(TOP, top)]),
             next: TOP + 1,
@@ -219,7 +221,8 @@ impl Fs {
                 self.next - 1
             }
         };
-        let node = Node { body, mode, mtime_ns: self.now_ns, ctime_ns: self.now_ns, parent: inode };
+        let now_ns = self.now_ns;
+        let node = Node { body, mode, mtime_ns: now_ns, ctime_ns: now_ns, parent: inode, names: 0 };
         self.nodes.insert(inode, node);
         self.journal.push(Undo::Made(inode));
         Ok(inode)
@@ -250,9 +253,8 @@ impl Fs {
         }
         names.insert(name.to_vec(), inode);
         node.mtime_ns = now_ns;
-        let node = self.node_mut(inode);
-        node.parent = dir;
-        node.ctime_ns = now_ns;
+        self.named(inode, dir);
+        self.node_mut(inode).ctime_ns = now_ns;
         self.journal.push(Undo::Attached(dir, name.to_vec()));
         Ok(())
     }
@@ -267,11 +269,32 @@ impl Fs {
         let Body::Dir(names) = &mut node.body else { return Err(DiskError::WrongKind) };
         let inode = names.remove(name).ok_or(DiskError::NotFound)?;
         node.mtime_ns = now_ns;
-        let node = self.node_mut(inode);
-        node.parent = inode;
-        node.ctime_ns = now_ns;
+        self.unnamed(inode);
+        self.node_mut(inode).ctime_ns = now_ns;
         self.journal.push(Undo::Detached(dir, name.to_vec(), inode));
         Ok(inode)
+    }
+
+    /// An inode got a name in a directory.
+    fn named(&mut self, inode: u64, dir: u64) {
+        let node = self.node_mut(inode);
+        node.parent = dir;
+        node.names += 1;
+    }
+
+    /// An inode lost a name. Where it has others, nobody knows any more in which directory.
+    fn unnamed(&mut self, inode: u64) {
+        let node = self.node_mut(inode);
+        node.parent = inode;
+        node.names -= 1;
+    }
+
+    /// Gives a file one more name (a hard link), where nothing has it.
+    pub fn link(&mut self, inode: u64, to: (u64, &[u8])) -> Result<(), DiskError> {
+        match self.node(inode).body {
+            Body::File { .. } => self.attach(to.0, to.1, inode),
+            _ => Err(DiskError::WrongKind),
+        }
     }
 
     /// Renames, never over anything. A directory cannot go beneath itself.
@@ -322,7 +345,11 @@ impl Fs {
             _ => Vec::new(),
         };
         for child in children {
-            self.free(child);
+            self.unnamed(child);
+            self.journal.push(Undo::Unnamed(child, inode));
+            if self.node(child).names == 0 {
+                self.free(child);
+            }
         }
         if self.pinned.contains(&inode) {
             self.node_mut(inode).parent = inode;
@@ -337,11 +364,13 @@ impl Fs {
         std::mem::take(&mut self.freed_dirs)
     }
 
-    /// Takes a name out and frees what it named.
+    /// Takes a name out and frees what it named, unless that has another one.
     pub fn remove(&mut self, dir: u64, name: &[u8]) -> Result<(), DiskError> {
         let since = self.journal.len();
         let inode = self.detach(dir, name)?;
-        self.free(inode);
+        if self.node(inode).names == 0 {
+            self.free(inode);
+        }
         self.together(since);
         Ok(())
     }

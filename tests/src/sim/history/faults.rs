@@ -15,7 +15,7 @@ use super::super::script::{CLOCK_TURN, Step, Verb};
 use super::super::share::SHARE;
 use super::super::store::Image;
 use super::super::world::{Ambush, Manner, Moment};
-use super::{ASIDE, History, ROOM};
+use super::{ASIDE, History, ROOM, liar_of};
 
 /// Room that is left on a volume that is full.
 const SCRAPS: u64 = 10;
@@ -42,6 +42,7 @@ impl History {
             Verb::Stop if self.runs(node) => self.world.stop(node),
             Verb::Power if self.runs(node) => {
                 self.ledger.forgot(node);
+                self.cut = true;
                 self.world.power_cut(node);
                 let files = self.files(node);
                 self.world.nodes[node]
@@ -116,7 +117,7 @@ impl History {
                     self.ledger.confused = true;
                     self.world.nodes[node].put_home_back(backup);
                     // What it does not know and somebody deletes passes for new (sync.md, Known gaps).
-                    let files = self.files(node);
+                    let files = self.whole_folder(node);
                     self.ledger.handled(&self.unseen(node, &files));
                     self.lose_codes(node);
                     self.world.start(node);
@@ -127,11 +128,22 @@ impl History {
                 if self.lied != Some(Manner::Records) {
                     self.lied = Some(manner);
                 }
-                self.world.lie(node, manner, step.number);
+                self.world.lie(liar_of(step), node, manner, step.number);
             }
             Verb::Clone if node != step.other => self.clone_machine(node, step.other),
             _ => {}
         }
+    }
+
+    /// All files of a machine's share, also while another folder is in its place or its volume is away.
+    fn whole_folder(&mut self, node: usize) -> Vec<(String, Vec<u8>)> {
+        let place = if self.vanished.contains(&node) { ASIDE } else { SHARE };
+        let disk = &mut self.world.nodes[node].disk;
+        let unplugged = std::mem::take(&mut disk.unplugged);
+        let entries = disk.entries(place).into_iter();
+        let files = entries.filter_map(|(path, (_, data))| Some((path, data?.to_vec()))).collect();
+        self.world.nodes[node].disk.unplugged = unplugged;
+        files
     }
 
     fn end(&mut self, node: usize) {
@@ -231,12 +243,12 @@ impl History {
         self.backups.remove(&other);
         let mut kept = BTreeSet::new();
         for index in 0..self.world.nodes.len() {
-            kept.extend(self.files(index).into_iter().map(|(_, data)| data));
+            kept.extend(self.whole_folder(index).into_iter().map(|(_, data)| data));
             kept.extend(self.world.nodes[index].disk.archive(SHARE).into_iter().map(|(_, data)| data));
         }
         self.ledger.bury_all_but(&kept);
         // Copying wrote what the copied program had not seen: to the copy it is new, whatever becomes of it here.
-        let files = self.files(node);
+        let files = self.whole_folder(node);
         self.ledger.handled(&self.unseen(node, &files));
         self.copies.insert(other);
         if self.anew.contains(&node) {

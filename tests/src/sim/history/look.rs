@@ -9,7 +9,7 @@ use clearskies_core::discovery::dialer::Dialer;
 use clearskies_core::engine::command::{Command, Reply};
 use clearskies_core::files::path::RelPath;
 use clearskies_core::files::row::PathRow;
-use clearskies_core::ids::RootId;
+use clearskies_core::ids::{RootId, Uuid};
 use clearskies_core::index::codec::PeerTable;
 use clearskies_core::index::record::{EntryContent, Record};
 use clearskies_core::io::store::Space;
@@ -74,7 +74,8 @@ impl History {
         })
     }
 
-    /// The keys that records of which the liar spoke, and their conflict files, have on a machine.
+    /// The keys that records of which the liar spoke, and their conflict files, have on a machine, and the paths where
+    /// their contents lie: it may have given one a key that is no path.
     fn keys_of_lies(&self, index: usize) -> Vec<String> {
         let (live, peers) = (self.world.nodes[index].store.live(), self.peers(index));
         let records =
@@ -84,7 +85,17 @@ impl History {
             self.world.lied_of_record(&record.uuid)
                 || source.is_some_and(|uuid| self.world.lied_of_record(&uuid))
         };
-        records.map(|(record, _)| record).filter(is_lie).map(|record| record.key).collect()
+        let mut keys: Vec<String> =
+            records.map(|(record, _)| record).filter(is_lie).map(|record| record.key).collect();
+        for (key, value) in live.iter(Space::Path) {
+            let base = PathRow::decode(value, &peers).ok().and_then(|row| row.base_uuid());
+            if let (Some(path), true) =
+                (path_of_key(key), base.is_some_and(|uuid| self.world.lied_of_record(&uuid)))
+            {
+                keys.push(path.as_str().to_owned());
+            }
+        }
+        keys
     }
 
     /// The machines without what a liar spoke of, what lies beneath or above that, and conflict files of all these.
@@ -133,7 +144,7 @@ impl History {
     }
 
     /// A machine's tree. A directory that stands only for what lies beneath has no record, so that nobody agreed on its
-    /// permissions.
+    /// permissions; nor did anybody where a liar's record says nothing of them.
     fn tree(&self, index: usize) -> Tree {
         let node = &self.world.nodes[index];
         let mut tree = node.disk.tree(SHARE);
@@ -147,7 +158,28 @@ impl History {
                 *item = Item::Dir(0);
             }
         }
+        if self.lied.is_some() {
+            self.leave_out_bits(index, &mut tree);
+        }
         tree
+    }
+
+    /// Takes the permission bits out where a record has none.
+    fn leave_out_bits(&self, index: usize, tree: &mut Tree) {
+        let (live, peers) = (self.world.nodes[index].store.live(), self.peers(index));
+        let records =
+            live.iter(Space::Record).filter_map(|(_, value)| decode_stored_record(value, &peers).ok());
+        let without = records.map(|(record, _)| record).filter(|record| record.meta.unix_mode.is_none());
+        let without: BTreeSet<Uuid> = without.map(|record| record.uuid).collect();
+        for (key, value) in live.iter(Space::Path) {
+            let base = PathRow::decode(value, &peers).ok().and_then(|row| row.base_uuid());
+            let item = path_of_key(key).and_then(|path| tree.get_mut(path.as_str()));
+            if let (Some(Item::Dir(mode) | Item::File(mode, _)), Some(uuid)) = (item, base)
+                && without.contains(&uuid)
+            {
+                *mode = 0;
+            }
+        }
     }
 
     /// Whether a machine's program holds a club's keys.
@@ -188,8 +220,12 @@ impl History {
     /// Whether a machine's store knows that this content is at a path.
     pub(super) fn is_known(&self, index: usize, path: &str, content: &[u8]) -> bool {
         let row = self.row(index, path);
-        let (sha256, size) = (sha256(content), content.len() as u64);
-        row.is_some_and(|row| row.content() == Some(&EntryContent::File { sha256, size }))
+        match row.as_ref().and_then(PathRow::content) {
+            Some(EntryContent::File { sha256: known, size }) => {
+                *size == content.len() as u64 && *known == sha256(content)
+            }
+            _ => false,
+        }
     }
 
     /// The row of a path.

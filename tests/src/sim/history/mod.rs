@@ -22,7 +22,7 @@ use super::rng::Rng;
 use super::script::{Script, Step, Verb};
 use super::share::SHARE;
 use super::store::Image;
-use super::world::Manner;
+use super::world::{LIARS_MAX, Manner};
 
 mod club;
 mod faults;
@@ -34,6 +34,9 @@ pub use users::content;
 /// Everything must be at rest so long after it healed: every back-off, and the hour for which missing changes are
 /// waited for, twice.
 const DEADLINE: Duration = Duration::from_secs(3 * 3600);
+/// What waits for nothing but lost contents is looked at first after so long: if all else holds by then, only the
+/// histories with an idle hour wait until [`DEADLINE`].
+const PATIENCE: Duration = Duration::from_secs(1200);
 /// What is not at rest after so long is looked at by the checks, and its deletes are confirmed: at first,
 const QUIET_FIRST: Duration = Duration::from_secs(60);
 /// and at last.
@@ -44,6 +47,9 @@ const DATABASE_PAUSE: Duration = Duration::from_secs(300);
 const SETTLED: Duration = Duration::from_secs(900);
 /// Hours of rest in which nothing may happen. Each has a periodic scan.
 const IDLE_HOURS: u64 = 1;
+/// How often folders are looked through at rest where files have several names: what sync does at one of them as it
+/// takes over what is found may change another one.
+const LOOKS: u32 = 3;
 /// How often held deletes are confirmed before rest is given up.
 const DECISIONS_MAX: u32 = 5;
 /// How long a machine may take a connection for alive of which only the other side has heard that it ended: it sends
@@ -116,6 +122,10 @@ struct History {
     began: (Instant, u64),
     /// Whether connections ended for one side alone, until all is at rest.
     halved: bool,
+    /// Whether users gave a file a second name: what is changed through one is seen at the other by a look alone.
+    linked: bool,
+    /// Whether the power of a machine was cut, of which no other one heard, until all is at rest.
+    cut: bool,
     /// How a member lied, if one did.
     lied: Option<Manner>,
     options: Options,
@@ -169,15 +179,19 @@ pub fn play(script: &Script, options: Options) -> Result<Outcome, Box<Failure>> 
     }
 }
 
+/// Which liar it is that a step has speak.
+fn liar_of(step: &Step) -> usize {
+    usize::try_from(step.size).unwrap_or_default() % LIARS_MAX
+}
+
 impl History {
     fn new(script: &Script, options: Options) -> History {
         let mut world = club::joined(script.seed, script.machines);
         world.trace.on = options.log;
         world.steps_max = STEPS_MAX;
         world.run_for(Duration::from_secs(5));
-        if script.steps.iter().any(|step| step.verb == Verb::Lie) {
-            world.admit_liar(SHARE);
-        }
+        let liars = script.steps.iter().filter(|step| step.verb == Verb::Lie).map(liar_of);
+        world.admit_liars(SHARE, liars.max().map_or(0, |last| last + 1));
         for node in &mut world.nodes {
             node.outputs = 0;
         }
@@ -200,6 +214,8 @@ impl History {
             copied: false,
             waits: false,
             halved: false,
+            linked: false,
+            cut: false,
             lied: None,
             options,
         }
@@ -218,6 +234,9 @@ impl History {
     }
 
     fn say(&mut self, what: impl std::fmt::Display) {
+        if self.world.trace.print {
+            println!("           {what}");
+        }
         let _ = writeln!(self.acts, "{:10.3} {what}", self.world.now().0 as f64 / 1e9);
     }
 
@@ -237,7 +256,17 @@ impl History {
             }
             _ => self.fault(step),
         }
+        if self.world.trace.print {
+            self.show_trees();
+        }
         Ok(())
+    }
+
+    /// Prints what each machine holds, for who reads a log.
+    fn show_trees(&self) {
+        for (index, node) in self.world.nodes.iter().enumerate() {
+            println!("           n{index} holds {:?}", node.disk.tree(SHARE));
+        }
     }
 
     /// What must hold at any time.
@@ -252,6 +281,7 @@ impl History {
             ));
             if torn {
                 self.ledger.forgot(node);
+                self.cut = true;
             }
             self.whole_tree(node)?;
             if !stays {
@@ -288,9 +318,10 @@ impl History {
             self.world.run_for(Duration::from_secs(1));
         }
         self.world.ambush = None;
-        self.world.silence_liar();
+        self.world.silence_liars();
         if let Some((node, _)) = self.dying.take().filter(|(node, how)| how % 3 == 2 && !self.runs(*node)) {
             self.ledger.forgot(node);
+            self.cut = true;
         }
         self.world.net.conditions = Conditions::default();
         self.world.hints_lost_per_mille = 0;
@@ -320,7 +351,9 @@ impl History {
         if self.copied {
             self.introduce();
         }
-        if std::mem::take(&mut self.halved) {
+        // A machine that is back dials those that it knows, which tells them. A copy may know nobody.
+        let cut = std::mem::take(&mut self.cut) && self.copied;
+        if std::mem::take(&mut self.halved) || cut {
             self.world.run_for(HALF_OPEN);
         }
     }
@@ -349,13 +382,44 @@ impl History {
         if !self.outsiders.is_empty() {
             return Err(Broken::new(0, "cannot join", format!("{:?}", self.outsiders)));
         }
-        for _ in 0..DECISIONS_MAX {
-            self.quiet()?;
-            if !self.confirm_held() {
-                break;
+        let patience = if self.options.idle { DEADLINE } else { PATIENCE };
+        self.come_to_rest(patience)?;
+        if let Err(broken) = self.all_holds() {
+            if !self.waits || patience == DEADLINE {
+                return Err(broken);
             }
+            // It may hold once the waiting has its pauses behind it.
+            self.come_to_rest(DEADLINE)?;
+            self.all_holds()?;
         }
-        self.each_step()?;
+        let kept_back = self.lied.is_some() && self.waits;
+        if kept_back && self.options.idle {
+            let before = self.counts();
+            self.world.run_for(Duration::from_secs(3600));
+            check::calm(&before, &self.counts())?;
+        }
+        self.ledger.rested();
+        self.anew.clear();
+        self.copies.clear();
+        Ok(())
+    }
+
+    /// Waits until all is at rest, or, from `patience` on, nothing is waited for but lost contents.
+    fn come_to_rest(&mut self, patience: Duration) -> Checked {
+        self.settle(patience)?;
+        let looks = if self.linked { LOOKS } else { 0 };
+        for _ in 0..looks {
+            self.look_through();
+            self.settle(patience)?;
+        }
+        self.each_step()
+    }
+
+    /// What must hold at rest.
+    fn all_holds(&mut self) -> Checked {
+        if self.lied.is_some() {
+            self.ledger.shared(|content| self.world.was_announced(content));
+        }
         let machines = self.machines();
         let mut settled = if self.waits { Self::without_waiting(machines.clone()) } else { machines.clone() };
         // Who may write may replace and delete as well: what was done so in his name is not the machines' fault.
@@ -386,50 +450,49 @@ impl History {
             let sent = self.world.net.bytes_sent - sent;
             check::talk_is_bounded(sent, machines.len() as u64, acts, self.ledger.written(), hours)?;
         }
-        let kept_back = self.lied.is_some() && self.waits;
-        if !kept_back {
+        if !(self.lied.is_some() && self.waits) {
             check::nothing_left_over(&machines)?;
         }
-        if kept_back {
-            let before = self.counts();
-            self.world.run_for(Duration::from_secs(3600));
-            check::calm(&before, &self.counts())?;
-        }
-        self.ledger.rested();
-        self.anew.clear();
-        self.copies.clear();
         Ok(())
     }
 
-    fn quiet(&mut self) -> Checked {
+    fn settle(&mut self, patience: Duration) -> Checked {
+        for _ in 0..DECISIONS_MAX {
+            self.quiet(patience)?;
+            if !self.confirm_held() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn quiet(&mut self, patience: Duration) -> Checked {
         let mut step = QUIET_FIRST;
+        let (patient, end) = (self.world.now().plus(patience), self.world.now().plus(DEADLINE));
         self.waits = false;
-        let mut result = Ok(());
-        let end = self.world.now().plus(DEADLINE);
         while self.world.now() < end {
-            result = self.world.try_quiet(step.min(end.since(self.world.now())));
+            let mut result = self.world.try_quiet(step.min(end.since(self.world.now())));
             step = (step * 2).min(QUIET_MAX);
             self.each_step()?;
             if result.is_ok() {
                 result = self.all_read();
             }
-            if result.is_ok() {
-                return Ok(());
-            }
+            let Err(unquiet) = result else { return Ok(()) };
             // What another waits for may be gone here for good, once it is confirmed.
             self.confirm_held();
-        }
-        match result {
-            Err(unquiet) if !self.only_lost_contents(&unquiet) && !self.only_lies_wait() => {
+            if self.world.now() < patient {
+                continue;
+            }
+            self.waits = self.only_lost_contents(&unquiet) || self.only_lies_wait();
+            if self.waits {
+                return Ok(());
+            }
+            if self.world.now() >= end {
                 let whys = self.whys();
-                Err(Broken::new(1, "not at rest", format!("{unquiet}\n{whys}")))
+                return Err(Broken::new(1, "not at rest", format!("{unquiet}\n{whys}")));
             }
-            Err(_) => {
-                self.waits = true;
-                Ok(())
-            }
-            Ok(()) => Ok(()),
         }
+        Ok(())
     }
 
     /// What a look could not read is tried again at growing intervals: until then it is at rest only by its looks.

@@ -1,5 +1,7 @@
 //! What users do, and what the ledger learns of it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use clearskies_core::engine::command::{Command, Reply};
 use clearskies_core::io::disk::{DiskError, Kind};
 
@@ -61,6 +63,21 @@ impl History {
         self.world.node(node).disk(act).is_ok()
     }
 
+    /// What was written to a file that has other names stands at all of them.
+    fn stands_twice(&mut self, node: usize, at: &str, content: &[u8]) {
+        if self.world.nodes[node].disk.has_other_names(at) {
+            self.ledger.handled(&[content.to_vec()]);
+        }
+    }
+
+    /// Where users gave files several names: the inode of each path.
+    fn inodes(&self, node: usize) -> BTreeMap<String, u64> {
+        let disk = &self.world.nodes[node].disk;
+        let paths = if self.linked { disk.entries(SHARE) } else { BTreeMap::new() }.into_keys();
+        let inode = |path: String| disk.inode(&format!("{SHARE}/{path}")).map(|inode| (path, inode));
+        paths.filter_map(inode).collect()
+    }
+
     pub(super) fn user(&mut self, step: &Step) {
         let node = step.node;
         self.act(step);
@@ -68,6 +85,9 @@ impl History {
             if self.kind_at(node, &path) == Some(Kind::File) && self.is_known(node, &path, &content) {
                 self.ledger.overwritten(&content);
             }
+        }
+        if self.ledger.deletes().next().is_none() {
+            return;
         }
         let entries = self.world.nodes[node].disk.entries(SHARE);
         let is_other = |(content, path): &(&Vec<u8>, &String)| match entries.get(*path) {
@@ -108,6 +128,7 @@ impl History {
                     } else {
                         self.ledger.replaced(&old);
                         self.ledger.wrote(&content);
+                        self.stands_twice(node, &at, &content);
                         if known {
                             self.ledger.went_unseen(&content);
                         }
@@ -138,7 +159,11 @@ impl History {
                     Verb::Append => new.extend(content(step.number, 0)),
                     _ => new.truncate(old.len() / 2),
                 }
-                if self.on_disk(node, |disk, now| disk.write(now, &at, &new)) {
+                let done = self.on_disk(node, |disk, now| match step.verb {
+                    Verb::Append => disk.append(now, &at, &new[old.len()..]),
+                    _ => disk.truncate(now, &at, new.len()),
+                });
+                if done {
                     if new == *old {
                         // What is empty stays so: no change, whoever changes it meanwhile.
                         self.ledger.handled(std::slice::from_ref(old));
@@ -146,6 +171,7 @@ impl History {
                     }
                     self.ledger.replaced(std::slice::from_ref(old));
                     self.ledger.wrote(&new);
+                    self.stands_twice(node, &at, &new);
                     if self.is_known(node, &path, &new) {
                         // Longer and cut off again, before any program looked.
                         self.ledger.went_unseen(&new);
@@ -188,6 +214,7 @@ impl History {
                 self.ledger.handled(&moved);
             }
             Verb::Remove => {
+                let inodes = self.inodes(node);
                 // As far as it got: a closed directory may end it in the middle.
                 self.on_disk(node, |disk, now| disk.remove_path(now, &at));
                 let left = self.files_at(node, &path);
@@ -196,6 +223,14 @@ impl History {
                     self.ledger.handled(&self.unseen(node, &before));
                 }
                 let gone: Vec<_> = before.into_iter().filter(|file| !left.contains(file)).collect();
+                // What has another name yet stands there.
+                let there: BTreeSet<u64> = self.inodes(node).into_values().collect();
+                let stands = |(path, _): &&(String, Vec<u8>)| {
+                    inodes.get(path).is_some_and(|inode| there.contains(inode))
+                };
+                let (kept, gone): (Vec<_>, Vec<_>) = gone.into_iter().partition(|file| stands(&file));
+                let kept: Vec<_> = kept.into_iter().map(|(_, data)| data).collect();
+                self.ledger.handled(&kept);
                 self.ledger.deleted(node, &gone);
                 if self.copies.contains(&node) {
                     // The original makes again what it did since it started, and cannot know which of it the copy had
@@ -214,6 +249,15 @@ impl History {
             }
             Verb::Link => {
                 self.on_disk(node, |disk, now| disk.symlink(now, &at, LINK_TARGET));
+            }
+            Verb::HardLink => {
+                let ([old], Some(to)) = (old.as_slice(), self.typed(node, &step.to)) else { return };
+                let to_at = format!("{SHARE}/{to}");
+                if self.on_disk(node, |disk, now| disk.hard_link(now, &at, &to_at)) {
+                    self.linked = true;
+                    self.ledger.wrote(old);
+                    self.ledger.handled(std::slice::from_ref(old));
+                }
             }
             Verb::Restore => self.restore(node, step.number),
             Verb::Resolve => self.resolve(node, step.number),

@@ -1,10 +1,11 @@
-//! A member of the club that lies: it has neither folder nor store, calls one machine at a time, and says what numbers
-//! choose (`fuzz/liar.rs`). Nobody calls it, and what it was never asked it has never promised.
+//! Members of the club that lie: each has neither folder nor store, calls one machine at a time, and says what numbers
+//! choose (`fuzz/liar.rs`). Nobody calls them, and what they were never asked they have never promised.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use clearskies_core::channel::Transport;
 use clearskies_core::club::level::Level;
 use clearskies_core::engine::command::{Command, Reply};
 use clearskies_core::ids::{ConnId, Uuid};
@@ -13,13 +14,15 @@ use super::super::net::{Cargo, LinkId};
 use super::super::rng::Rng;
 use super::{Due, World};
 use crate::fuzz::choices::Choices;
-use crate::fuzz::liar::{Keys, Liar};
+use crate::fuzz::liar::{Flood, Keys, Liar, SEED};
 use crate::member::sha256;
 
-/// Its number in the network, behind those of all machines.
-pub(super) const LIAR: usize = usize::MAX;
-/// From where it calls.
-const FROM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1)), 40_000);
+/// How many liars there may be.
+pub const LIARS_MAX: usize = 3;
+/// The number of the last one in the network, behind those of all machines.
+const LAST: usize = usize::MAX;
+/// The port from which they call.
+const PORT: u16 = 40_000;
 /// How long joining may take.
 const JOINS: Duration = Duration::from_secs(20);
 /// What is taken from it at once.
@@ -36,7 +39,12 @@ pub enum Manner {
     Records,
 }
 
-/// The liar and its place in the network.
+/// Whether a number in the network is a liar's.
+pub(super) fn is_liar(node: usize) -> bool {
+    LAST - node < LIARS_MAX
+}
+
+/// A liar and its place in the network.
 #[derive(Debug)]
 pub struct Seat {
     liar: Liar,
@@ -47,8 +55,12 @@ pub struct Seat {
 }
 
 impl World {
-    /// Has the liar join the share of the first machine.
-    pub fn admit_liar(&mut self, share: &str) {
+    /// Has so many liars join the share of the first machine.
+    pub fn admit_liars(&mut self, share: &str, count: usize) {
+        (0..count.min(LIARS_MAX)).for_each(|which| self.admit_liar(share, which));
+    }
+
+    fn admit_liar(&mut self, share: &str, which: usize) {
         let invite = Command::Invite {
             path: share.into(),
             level: Level::ReadWrite,
@@ -59,82 +71,103 @@ impl World {
             Ok(Reply::Code { code, .. }) => code,
             other => panic!("n0 makes no code: {other:?}"),
         };
-        let (liar, rng) = (Liar::join(self.now_at(0), &code), self.rng.fork());
-        self.liar = Some(Seat { liar, keys: Keys::default(), rng, link: None, calls: 0 });
-        self.call(0);
+        let seed = SEED + u8::try_from(which).expect("few");
+        let transport = Transport::PlainHere(self.signed.clone());
+        let (liar, rng) = (Liar::join(self.now_at(0), &code, transport, seed), self.rng.fork());
+        self.liars.push(Seat { liar, keys: Keys::default(), rng, link: None, calls: 0 });
+        self.call(which, 0);
         let until = self.now.plus(JOINS);
-        let keys = |world: &World| world.liar.as_ref().and_then(|seat| seat.liar.keys());
+        let keys = |world: &World| world.liars[which].liar.keys();
         while keys(self).is_none() && self.now < until && self.step() {}
         let keys = keys(self).expect("it was let in");
         // What it has to say of that goes out first.
         self.run_for(Duration::from_secs(1));
-        self.silence_liar();
-        if let Some(seat) = &mut self.liar {
-            seat.keys = keys;
-        }
+        self.silence(which);
+        self.liars[which].keys = keys;
     }
 
-    /// The liar calls a machine, unless it is connected to it, and says what a number chooses.
-    pub fn lie(&mut self, target: usize, manner: Manner, number: u64) {
-        let now = self.now_at(target);
-        let there = self.liar.as_ref().and_then(|seat| seat.link).and_then(|link| self.net.end(link, 1));
-        if there.is_none_or(|end| end.node != target || !end.open) {
-            self.silence_liar();
-            if let Some(seat) = &mut self.liar {
-                seat.liar.again(now, &seat.keys);
+    /// A liar calls a machine, unless it is connected to it, and says what a number chooses.
+    pub fn lie(&mut self, which: usize, target: usize, manner: Manner, number: u64) {
+        self.reach(which, target);
+        let bytes = Rng::new(number).bytes(SPEECH_BYTES);
+        let mut choices = Choices::new(&bytes);
+        while !choices.is_empty() {
+            match manner {
+                Manner::Contents => self.liars[which].liar.speak_of_contents(&mut choices),
+                Manner::Records => self.liars[which].liar.speak(&mut choices),
             }
-            self.call(target);
+        }
+        self.pump_seat(which);
+    }
+
+    /// A liar calls a machine, unless it is connected to it, and says more than that can take.
+    pub fn flood(&mut self, which: usize, target: usize, flood: Flood, count: u64) {
+        self.reach(which, target);
+        self.liars[which].liar.flood(flood, count);
+        self.pump_seat(which);
+    }
+
+    fn reach(&mut self, which: usize, target: usize) {
+        let now = self.now_at(target);
+        let there = self.liars[which].link.and_then(|link| self.net.end(link, 1));
+        if there.is_none_or(|end| end.node != target || !end.open) {
+            self.silence(which);
+            let seat = &mut self.liars[which];
+            seat.liar.again(now, &seat.keys);
+            self.call(which, target);
             // Messages flow once both have proven who they are.
             self.run_for(Duration::from_millis(200));
         }
-        if let Some(seat) = &mut self.liar {
-            let bytes = Rng::new(number).bytes(SPEECH_BYTES);
-            let mut choices = Choices::new(&bytes);
-            while !choices.is_empty() {
-                match manner {
-                    Manner::Contents => seat.liar.speak_of_contents(&mut choices),
-                    Manner::Records => seat.liar.speak(&mut choices),
-                }
-            }
-        }
-        self.pump_liar();
     }
 
-    fn call(&mut self, target: usize) {
+    fn pump_seat(&mut self, which: usize) {
+        if let Some(link) = self.liars[which].link {
+            self.pump_liar(link);
+        }
+    }
+
+    fn call(&mut self, which: usize, target: usize) {
         let now = self.now_at(target);
+        let from = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1 + which as u8)), PORT);
         let accepted =
-            self.nodes[target].engine.as_mut().and_then(|engine| engine.handle_accepted(now, FROM));
-        self.note(format_args!("the liar reaches n{target}, accepted: {}", accepted.is_some()));
-        let (Some(conn), Some(seat)) = (accepted, &mut self.liar) else { return };
+            self.nodes[target].engine.as_mut().and_then(|engine| engine.handle_accepted(now, from));
+        self.note(format_args!("liar {which} reaches n{target}, accepted: {}", accepted.is_some()));
+        let (Some(conn), seat) = (accepted, &mut self.liars[which]) else { return };
         seat.calls += 1;
-        let link = self.net.connect((LIAR, ConnId(seat.calls)), (target, conn));
+        let link = self.net.connect((LAST - which, ConnId(seat.calls)), (target, conn));
         seat.link = Some(link);
         self.nodes[target].conns.insert(conn, (link, 1));
-        self.pump_liar();
+        self.pump_liar(link);
         self.drain(target);
     }
 
-    /// The liar hangs up.
-    pub fn silence_liar(&mut self) {
-        if let Some(link) = self.liar.as_mut().and_then(|seat| seat.link.take()) {
-            self.note(format_args!("the liar hangs up"));
+    /// All liars hang up.
+    pub fn silence_liars(&mut self) {
+        (0..self.liars.len()).for_each(|which| self.silence(which));
+    }
+
+    fn silence(&mut self, which: usize) {
+        if let Some(link) = self.liars[which].link.take() {
+            self.note(format_args!("liar {which} hangs up"));
             self.hang_up(link, 0);
         }
     }
 
-    /// The liar's connection is gone.
+    /// A liar's connection is gone.
     pub(super) fn liar_loses(&mut self, link: LinkId) {
-        if let Some(seat) = self.liar.as_mut().filter(|seat| seat.link == Some(link)) {
+        if let Some(seat) = self.seat(link) {
             seat.link = None;
         }
     }
 
-    /// Sends what the liar has to say, as far as the window allows.
-    pub(super) fn pump_liar(&mut self) {
+    fn seat(&mut self, link: LinkId) -> Option<&mut Seat> {
+        self.liars.iter_mut().find(|seat| seat.link == Some(link))
+    }
+
+    /// Sends what a liar has to say over a connection, as far as the window allows.
+    pub(super) fn pump_liar(&mut self, link: LinkId) {
         let window = self.net.conditions.window_bytes;
-        while let Some(seat) = &mut self.liar
-            && let Some(link) = seat.link
-        {
+        while let Some(seat) = self.liars.iter_mut().find(|seat| seat.link == Some(link)) {
             let Some(end) = self.net.end(link, 0) else { return };
             end.writing = true;
             let room = window.saturating_sub(end.unread).min(TAKEN_BYTES);
@@ -153,7 +186,7 @@ impl World {
         }
     }
 
-    /// The liar takes what has arrived, and answers some of it.
+    /// A liar takes what has arrived, and answers some of it.
     pub(super) fn liar_hears(&mut self, link: LinkId) {
         loop {
             let now = self.now_at(0);
@@ -167,13 +200,13 @@ impl World {
                 }
                 return;
             }
-            let Some(seat) = self.liar.as_mut().filter(|seat| seat.link == Some(link)) else { return };
+            let Some(seat) = self.seat(link) else { return };
             seat.liar.receive(now, &bytes);
             while seat.liar.asked() > 0 && !seat.rng.per_mille(200) {
                 let choices = seat.rng.bytes(8);
                 seat.liar.answer(&mut Choices::new(&choices));
             }
-            self.pump_liar();
+            self.pump_liar(link);
             let Some(sender) = self.net.end(link, 1) else { return };
             sender.unread = sender.unread.saturating_sub(bytes.len());
             let (other, conn, wants) = (sender.node, sender.conn, sender.writing && sender.open);
@@ -183,18 +216,19 @@ impl World {
         }
     }
 
-    /// Whether the liar ever said that there is such a content.
+    /// Whether a liar ever said that there is such a content.
     pub fn was_announced(&self, content: &[u8]) -> bool {
-        self.liar.as_ref().is_some_and(|seat| seat.liar.announced.contains(&sha256(content)))
+        let digest = sha256(content);
+        self.liars.iter().any(|seat| seat.liar.announced.contains(&digest))
     }
 
-    /// The keys of all records that the liar spoke of.
+    /// The keys of all records that liars spoke of.
     pub fn lied_of(&self) -> BTreeSet<String> {
-        self.liar.as_ref().map(|seat| seat.liar.keys_said.clone()).unwrap_or_default()
+        self.liars.iter().flat_map(|seat| seat.liar.keys_said.iter().cloned()).collect()
     }
 
-    /// Whether the liar spoke of this record.
+    /// Whether a liar spoke of this record.
     pub fn lied_of_record(&self, uuid: &Uuid) -> bool {
-        self.liar.as_ref().is_some_and(|seat| seat.liar.uuids_said.contains(uuid))
+        self.liars.iter().any(|seat| seat.liar.uuids_said.contains(uuid))
     }
 }

@@ -28,7 +28,7 @@ mod rest;
 mod traffic;
 
 pub use at::At;
-pub use lies::{Manner, Seat};
+pub use lies::{LIARS_MAX, Manner, Seat};
 
 /// The true wall clock when a world begins: 2027-01-15.
 const BEGIN_NS: i64 = 1_800_000_000_000_000_000;
@@ -95,6 +95,8 @@ pub struct World {
     pub hints_strange_per_mille: u32,
     /// Kills an engine at one of its outputs.
     pub ambush: Option<Ambush>,
+    /// Told before an engine is called and when it has returned, by who counts what engines take.
+    pub calls: fn(bool),
     /// The longest that a disk operation waits before it is carried out.
     pub disk_delay_max: Duration,
     /// The longest that a store operation waits before it is carried out.
@@ -103,8 +105,8 @@ pub struct World {
     pub poll_delay_max: Duration,
     /// Files that take this long to be read for their hash, by their path in the share.
     pub slow_to_hash: BTreeMap<RelPath, Duration>,
-    /// A member that lies, once it was let in.
-    liar: Option<Seat>,
+    /// Members that lie, once they were let in.
+    liars: Vec<Seat>,
     /// What the ends of links signed.
     signed: Arc<Signed>,
     now: Instant,
@@ -139,11 +141,12 @@ impl World {
             hints_lost_per_mille: 0,
             hints_strange_per_mille: 0,
             ambush: None,
+            calls: |_| {},
             disk_delay_max: Duration::from_millis(2),
             store_delay_max: Duration::from_micros(500),
             poll_delay_max: Duration::from_millis(20),
             slow_to_hash: BTreeMap::new(),
-            liar: None,
+            liars: Vec::new(),
             signed: Arc::default(),
             now: Instant(1_000_000_000),
             due: BTreeMap::new(),
@@ -308,7 +311,9 @@ impl World {
     /// Calls an engine, if it runs, and carries away what it wants done.
     fn with(&mut self, index: usize, call: impl FnOnce(&mut Engine)) {
         if let Some(engine) = self.nodes[index].engine.as_mut() {
+            (self.calls)(true);
             call(engine);
+            (self.calls)(false);
             self.nodes[index].wakes = None;
             self.drain(index);
         }

@@ -6,7 +6,7 @@ use clearskies_core::ids::ConnId;
 
 use super::super::net::{Cargo, LinkId, Net};
 use super::super::node::LAN_PORT;
-use super::lies::LIAR;
+use super::lies::is_liar;
 use super::{DIAL_TIMEOUT, Due, World};
 
 impl World {
@@ -95,7 +95,9 @@ impl World {
         let now = self.now_at(index);
         let mut bytes = Vec::new();
         let Some(engine) = self.nodes[index].engine.as_mut() else { return 0 };
+        (self.calls)(true);
         engine.poll_transmit(now, conn, &mut bytes, limit);
+        (self.calls)(false);
         self.nodes[index].wakes = None;
         let len = bytes.len();
         if len > 0 {
@@ -125,7 +127,7 @@ impl World {
             let Some(end) = self.net.end(link, side) else { continue };
             let (index, conn, was_open) = (end.node, end.conn, end.open);
             end.open = false;
-            if index == LIAR {
+            if is_liar(index) {
                 self.liar_loses(link);
             } else if was_open && self.nodes[index].conns.remove(&conn).is_some() {
                 self.note(format_args!("n{index} loses {}", conn.0));
@@ -211,7 +213,7 @@ impl World {
         loop {
             let Some(end) = self.net.end(link, side) else { return };
             let (index, conn) = (end.node, end.conn);
-            if index == LIAR {
+            if is_liar(index) {
                 return self.liar_hears(link);
             }
             if !end.open || !end.reading {
@@ -240,8 +242,8 @@ impl World {
             let Some(sender) = self.net.end(link, 1 - side) else { return };
             sender.unread = sender.unread.saturating_sub(piece);
             let (other, other_conn, wants) = (sender.node, sender.conn, sender.writing && sender.open);
-            if wants && other == LIAR {
-                self.pump_liar();
+            if wants && is_liar(other) {
+                self.pump_liar(link);
             } else if wants && self.pump(other, other_conn) {
                 self.drain(other);
             }

@@ -302,7 +302,11 @@ impl Trees {
             }
             LocalChange::Create { revive, value, meta, time } => {
                 match revive.and_then(|uuid| self.records.get(&uuid)) {
-                    Some(old) => author::revise(me, old, revision(value, Some(meta), time)),
+                    Some(old) => {
+                        let seen = Some(old.value_clock.clone());
+                        let revision = revision(value, Some(meta), time);
+                        author::revise(me, old, author::Revision { value_seen: seen, ..revision })
+                    }
                     None => {
                         author::create(me, new_uuid, path.to_key(), Value::Entry(value), meta, Some(time))
                     }
