@@ -23,7 +23,7 @@ pub struct Failure {
     retry_at: Instant,
     pause: Duration,
     /// Whether its time has come, and the next sweep takes it.
-    pub(super) due: bool,
+    due: bool,
     /// The last sweep that found the path pending.
     pub(super) sweep: u64,
 }
