@@ -1,6 +1,7 @@
 //! Fuzzing without a fuzzer's tools: `cargo run --release -p clearskies-tests --example fuzz -- TARGET SECONDS [SEED]`
 //! changes files of a target's corpus at random for a time. `-- --seeds` writes the files that corpora begin with;
-//! `-- --file TARGET FILE` plays one file.
+//! `-- --file TARGET FILE` plays one file;
+//! `-- --shrink TARGET FILE TO` writes what is left of a failing one when all that may go is gone.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,6 +22,10 @@ fn main() -> ExitCode {
         ["--file", name, file] if known(name).is_some() => {
             let bytes = std::fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}"));
             known(name).into_iter().for_each(|target| target.1(&bytes));
+        }
+        ["--shrink", name, file, to] if known(name).is_some() => {
+            let bytes = std::fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+            known(name).into_iter().for_each(|target| shrink(target, bytes.clone(), Path::new(to)));
         }
         [name, seconds, seed @ ..] if known(name).is_some() => {
             let seconds = Duration::from_secs(seconds.parse().expect("a number of seconds"));
@@ -47,6 +52,51 @@ fn write_seeds() {
             std::fs::write(folder.join(format!("seed_{number:02}")), bytes).expect("a file of a corpus");
         }
     }
+}
+
+/// How a target fails on these bytes: the first word of what it says.
+fn failure(target: fn(&[u8]), bytes: &[u8]) -> Option<String> {
+    let caught = std::panic::catch_unwind(|| target(bytes)).err()?;
+    let said = caught.downcast_ref::<String>().cloned();
+    let said = said.or_else(|| caught.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    said.unwrap_or_default().split(' ').next().map(str::to_owned)
+}
+
+/// Leaves out runs of bytes, and makes bytes zero, for as long as the target fails in the same way.
+fn shrink((_, target): Target, mut bytes: Vec<u8>, to: &Path) {
+    std::panic::set_hook(Box::new(|_| {}));
+    let Some(first) = failure(target, &bytes) else { return println!("it holds") };
+    let fails = |bytes: &[u8]| failure(target, bytes).as_ref() == Some(&first);
+    let mut changed = true;
+    while changed {
+        changed = false;
+        let mut length = bytes.len().div_ceil(2);
+        while length > 0 {
+            let mut at = 0;
+            while at < bytes.len() {
+                let mut less = bytes.clone();
+                less.drain(at..(at + length).min(bytes.len()));
+                if fails(&less) {
+                    bytes = less;
+                    changed = true;
+                } else {
+                    at += length;
+                }
+            }
+            length /= 2;
+        }
+        for at in 0..bytes.len() {
+            let mut less = bytes.clone();
+            less[at] = 0;
+            if bytes[at] != 0 && fails(&less) {
+                bytes = less;
+                changed = true;
+            }
+        }
+        println!("{} bytes", bytes.len());
+    }
+    std::fs::write(to, &bytes).expect("the file to write");
+    println!("{first}: {bytes:?}");
 }
 
 fn play((name, target): Target, span: Duration, seed: u64) {

@@ -9,8 +9,6 @@ use clearskies_tests::sim::Rng;
 
 /// Changes of each file in an ordinary run.
 const CHANGES: u64 = 200;
-/// The same of `engine`: the next one shows a fault that waits in `tests/fuzz/open` (docs/testing.md).
-const ENGINE_CHANGES: u64 = 14;
 /// An ordinary run changes no more files of a target after so long; every file was played as it is by then.
 const TIME_MAX: Duration = Duration::from_secs(3);
 /// All corpora together, in bytes.
@@ -49,8 +47,7 @@ fn replay(name: &str) {
     }
     let begun = Instant::now();
     // All files are changed once, then all once more: time that runs short takes from all alike.
-    let ordinary = if name == "engine" { ENGINE_CHANGES } else { CHANGES };
-    for round in 0..asked.unwrap_or(ordinary) {
+    for round in 0..asked.unwrap_or(CHANGES) {
         for (number, (path, bytes)) in files.iter().enumerate() {
             if asked.is_none() && begun.elapsed() > TIME_MAX {
                 println!("{name}: {round} rounds");

@@ -62,8 +62,8 @@ pub struct Fetched {
 pub enum FetchError {
     /// No connected peer has it, or none that may be asked. To be wanted again later.
     NotAvailable,
-    /// The same SHA-256 was being fetched as one large file, or under another size. To be wanted again now; with
-    /// [`Want::local`] once the other one is installed.
+    /// The same content was fetched as one large file for another want. To be wanted again now; with [`Want::local`]
+    /// once the other one is installed.
     Again,
     /// The volume is full.
     NoSpace,
@@ -153,6 +153,9 @@ pub struct Fetcher {
     copies: Copies,
     small: Smalls,
     large: Larges,
+    /// Wants of a SHA-256 that is being fetched under another size, which somebody made up. Their turn comes when that
+    /// has ended: told to want it again now, they would ask until then without a pause.
+    other_size: BTreeMap<Sha256, Vec<u64>>,
     received: u64,
     /// Whether more is wanted than there is capacity for.
     crowded: bool,
@@ -177,6 +180,7 @@ impl Fetcher {
             copies: Copies::default(),
             small: Smalls::default(),
             large: Larges::default(),
+            other_size: BTreeMap::new(),
             received: 0,
             crowded: false,
         }
@@ -226,7 +230,7 @@ impl Fetcher {
         if copy {
             self.copies.add(id);
         } else {
-            self.route(id, now.mono, out);
+            self.route(id, now.mono);
         }
         self.drive(now.mono, out);
         true
@@ -263,6 +267,12 @@ impl Fetcher {
 
     fn drop_want(&mut self, id: u64, keep: bool, out: &mut Outbox) {
         if let Some(want) = self.common.wants.remove(&id) {
+            if let Some(others) = self.other_size.get_mut(&want.sha256)
+                && others.contains(&id)
+            {
+                others.retain(|&other| other != id);
+                return;
+            }
             self.copies.cancel(id);
             self.small.cancel(&want.sha256, id, &mut self.common);
             self.large.cancel(&want.sha256, id, keep, &mut self.common, out);
@@ -307,13 +317,15 @@ impl Fetcher {
     ) -> Result<(), Misbehaved> {
         self.received = self.received.saturating_add(bytes.len() as u64);
         let Some(arrived) = self.common.sources.payload(conn, bytes, last, now.mono)? else { return Ok(()) };
+        let (sha, peer) = (arrived.sha, arrived.peer);
         // What a liar still owed is of no use.
-        if !self.common.sources.is_avoided(&arrived.sha, arrived.peer) {
-            if self.small.has(&arrived.sha) {
+        let avoided = |among: Among<'_>| self.common.sources.is_avoided(sha, among.size, peer);
+        if let Some(among) = self.small.among(&sha) {
+            if !avoided(among) {
                 self.small.arrived(conn, arrived, now.mono, &mut self.common);
-            } else {
-                self.large.arrived(conn, arrived, &mut self.common, out);
             }
+        } else if self.large.among(&sha).is_some_and(|among| !avoided(among)) {
+            self.large.arrived(conn, arrived, &mut self.common, out);
         }
         self.drive(now.mono, out);
         Ok(())
@@ -355,11 +367,11 @@ impl Fetcher {
     ) -> bool {
         if self.copies.owns(token) {
             for id in self.copies.handle_disk(token, result, &mut self.common, out) {
-                self.route(id, now.mono, out);
+                self.route(id, now.mono);
             }
         } else if self.small.owns(token) {
             for id in self.small.handle_disk(token, result, now.mono, &mut self.common, out) {
-                self.route(id, now.mono, out);
+                self.route(id, now.mono);
             }
         } else if self.large.owns(token) {
             self.large.handle_disk(token, result, now.mono, &mut self.common, out);
@@ -465,7 +477,7 @@ impl Fetcher {
     }
 
     /// Puts a want with the contents to be fetched.
-    fn route(&mut self, id: u64, now: Instant, out: &mut Outbox) {
+    fn route(&mut self, id: u64, now: Instant) {
         let Some(want) = self.common.wants.get(&id) else { return };
         let (sha, size) = (want.sha256, want.size);
         let small = size <= SMALL_BYTES_MAX;
@@ -473,7 +485,18 @@ impl Fetcher {
         let added =
             !taken && if small { self.small.add(id, sha, size, now) } else { self.large.add(id, sha, size) };
         if !added {
-            self.common.finish(id, Err(FetchError::Again), out);
+            self.other_size.entry(sha).or_default().push(id);
+        }
+    }
+
+    /// Puts those wants with the contents to be fetched that waited for another size of theirs to end.
+    fn route_other_sizes(&mut self, now: Instant) {
+        let has = |sha: &&Sha256| self.small.has(sha) || self.large.has(sha);
+        let turn: Vec<Sha256> = self.other_size.keys().filter(|sha| !has(sha)).copied().collect();
+        for sha in turn {
+            for id in self.other_size.remove(&sha).unwrap_or_default() {
+                self.route(id, now);
+            }
         }
     }
 
@@ -484,9 +507,8 @@ impl Fetcher {
     }
 
     fn overdue(&mut self, conn: ConnId, key: &Key, now: Instant) {
-        let absent = self.small.absent(&key.0).or_else(|| self.large.absent(&key.0)).unwrap_or_default();
-        let among = Among { sha: &key.0, absent, sole: None };
-        let elsewhere = self.common.sources.has_other(conn, &among);
+        let among = self.small.among(&key.0).or_else(|| self.large.among(&key.0));
+        let elsewhere = among.is_some_and(|among| self.common.sources.has_other(conn, &among));
         if !self.is_behind() && (elsewhere || self.common.sources.is_silent(conn, now)) {
             self.common.sources.give_up(conn, key, now);
             self.lost(conn, key, true);
@@ -521,6 +543,7 @@ impl Fetcher {
         if self.common.sources.take_recovered() {
             self.wake_all();
         }
+        self.route_other_sizes(now);
         self.copies.drive(&mut self.common, out);
         self.small.drive(now, &mut self.common, out);
         self.large.drive(now, &mut self.common, out);

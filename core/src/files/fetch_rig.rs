@@ -157,7 +157,8 @@ impl Rig {
                 }
                 continue;
             };
-            match self.has.contains_key(&request.1) {
+            let (_, sha, (start, len)) = request;
+            match self.has.get(&sha).is_some_and(|content| start + len <= content.len() as u64) {
                 true => self.answer(request),
                 false => self.refuse(request),
             }

@@ -699,12 +699,31 @@ fn a_second_want_of_a_large_content_is_told_to_come_again() {
     rig.give(&content);
     rig.want(1, &content);
     rig.want(2, &content);
-    assert!(rig.try_want(3, sha(&content), 10, None));
-    assert_eq!(rig.done().unwrap(), (3, Err(FetchError::Again)));
     rig.settle();
     assert_eq!(rig.done().unwrap(), (1, Ok(content)));
     assert_eq!(rig.done().unwrap(), (2, Err(FetchError::Again)));
     rig.assert_empty();
+}
+
+#[test]
+fn a_want_under_another_size_waits_until_the_first_has_ended() {
+    let (small, large) = (bytes(1, 100), bytes(2, 2 * MIB));
+    for (content, lie) in [(&small, 2 * MIB), (&small, 10), (&large, 10), (&large, 3 * MIB)] {
+        let mut rig = Rig::new(&[A]);
+        rig.give(content);
+        assert!(rig.try_want(1, sha(content), lie, None));
+        rig.want(2, content);
+        assert!(rig.try_want(3, sha(content), lie, None));
+        rig.fetcher.cancel(3, rig.now, &mut rig.out);
+        assert_eq!(rig.done(), None, "neither came, and none is told to ask again at once");
+        rig.settle();
+        rig.later(UNAVAILABLE_AFTER + Duration::from_secs(1));
+        rig.settle();
+        assert!(matches!(rig.done(), Some((1, Err(_)))));
+        assert_eq!(rig.done(), Some((2, Ok(content.clone()))));
+        assert_eq!(rig.done(), None);
+        rig.assert_empty();
+    }
 }
 
 #[test]

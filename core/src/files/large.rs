@@ -206,8 +206,10 @@ impl Larges {
         self.jobs.contains_key(&token)
     }
 
-    pub(super) fn absent(&self, sha: &Sha256) -> Option<&[ConnId]> {
-        self.contents.get(sha).map(|content| &*content.absent)
+    /// Who may be asked for a content.
+    pub(super) fn among<'a>(&'a self, sha: &'a Sha256) -> Option<Among<'a>> {
+        let content = self.contents.get(sha)?;
+        Some(Among { sha, size: content.size, absent: &content.absent, sole: None })
     }
 
     pub(super) fn temps(&self) -> Vec<TempId> {
@@ -429,7 +431,7 @@ impl Larges {
         while asking < LARGE_ASKING_MAX && self.active.len() < LARGE_OPEN_MAX {
             let Some((_, sha)) = self.queue.pop_first() else { break };
             let Some(content) = self.contents.get_mut(&sha) else { continue };
-            let among = Among { sha: &sha, absent: &content.absent, sole: None };
+            let among = Among { sha: &sha, size: content.size, absent: &content.absent, sole: None };
             if common.sources.pick(&among, (0, 0), false) == Choice::Nobody {
                 content.waiting = Some(common.wait(sha, now));
                 continue;
@@ -509,7 +511,7 @@ impl Larges {
             }
             Ok(_) => {
                 if let Givers::One(peer) = givers {
-                    common.sources.blame(sha, peer, now);
+                    common.sources.blame(sha, size, peer, now);
                 }
                 common.remove_temps(Vec::from([temp]), out);
                 self.delete_row(&sha, size, common, out);
@@ -619,7 +621,7 @@ fn ask_one(sha: &Sha256, content: &mut Large, now: Instant, common: &mut Common)
         content.waiting = Some(common.wait(*sha, now));
         return false;
     }
-    let among = Among { sha, absent: &content.absent, sole: content.sole };
+    let among = Among { sha, size: content.size, absent: &content.absent, sole: content.sole };
     let Some(index) = content.missing.first() else { return ask_twice(sha, content, now, common) };
     match ask_somewhere(common, &among, piece(index, content.size), false, now) {
         Choice::Ask(conn) => {
@@ -637,7 +639,7 @@ fn ask_one(sha: &Sha256, content: &mut Large, now: Instant, common: &mut Common)
 
 /// Keeps the one link that may give all of a content, or takes the next one and begins anew; false if there is none.
 fn choose_sole(sha: &Sha256, content: &mut Large, common: &mut Common) -> bool {
-    let among = Among { sha, absent: &content.absent, sole: None };
+    let among = Among { sha, size: content.size, absent: &content.absent, sole: None };
     let still = Among { sole: content.sole, ..among };
     if content.sole.is_some() && common.sources.pick_sole(&still).is_some() {
         return true;
@@ -658,7 +660,7 @@ fn ask_twice(sha: &Sha256, content: &mut Large, now: Instant, common: &mut Commo
     if content.alone {
         return false;
     }
-    let among = Among { sha, absent: &content.absent, sole: None };
+    let among = Among { sha, size: content.size, absent: &content.absent, sole: None };
     let size = content.size;
     let single = content.asked.iter_mut().rev().filter(|(_, askers)| askers.len() == 1);
     for (&index, askers) in single {

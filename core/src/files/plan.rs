@@ -279,6 +279,8 @@ pub enum Reason {
 
 /// Read, write and search for the owner.
 const OWNER_ALL: u32 = 0o700;
+/// Read for the owner.
+const OWNER_READ: u32 = 0o400;
 
 /// What a path should be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -424,7 +426,12 @@ fn leave(view: &View<'_>, goal: Goal<'_>, disk: &DiskState) -> Step {
             _ => replace(view, goal, disk, true),
         },
         Fate::Hidden => Step::Wait(Reason::Hidden),
-        Fate::Elsewhere(None) => Step::Wait(Reason::Unusable),
+        Fate::Elsewhere(None) if goal == Goal::Absent => Step::Wait(Reason::Unusable),
+        // It can be put nowhere, and its place is needed: as if it were deleted.
+        Fate::Elsewhere(None) => match view.base_now {
+            Some(now) if lost(now) && unsaved(view) => conflict(view),
+            _ => dispose(view, goal, disk),
+        },
         // Where it can move or must wait, the conflict is met at the new path.
         Fate::Elsewhere(Some(_))
             if matches!(view.target, Target::Holds | Target::Unwanted | Target::Cycle)
@@ -467,8 +474,16 @@ fn move_away(view: &View<'_>, goal: Goal<'_>, disk: &DiskState, to: RelPath) -> 
         // In a ring all would wait for ever: this path is served first, and its old content is at hand in the
         // archive for the other.
         Target::Holds | Target::Unwanted | Target::Cycle => dispose(view, goal, disk),
+        // Its record has a later content, and another wants this path: what is fetched there may never come.
+        Target::Taken if goal != Goal::Absent && is_replaced(view) => dispose(view, goal, disk),
         Target::Taken => Step::Wait(Reason::TargetTaken),
     }
+}
+
+/// Whether the base's record has another content now, by somebody who had seen the base's.
+fn is_replaced(view: &View<'_>) -> bool {
+    let (Some(base), Some(now)) = (view.base, view.base_now) else { return false };
+    entry(now).map(|value| &value.content) != entry(base).map(|value| &value.content) && !conflicts(now, base)
 }
 
 /// What is on disk has no place any more: replace it, or take it away, once enough is known.
@@ -569,9 +584,9 @@ pub(crate) fn entry(record: &Record) -> Option<&EntryValue> {
 
 /// Permission bits and modification time in nanoseconds that a record asks for. A touch counts while no later
 /// content has been set. A directory is never shut to its owner: nothing could be brought into it, and its bits may be
-/// those of a file that it took the place of.
+/// those of a file that it took the place of. Nor is a file: it could neither be looked at nor sent on.
 pub fn wanted_meta(record: &Record) -> (Option<u32>, Option<i64>) {
-    let least = if record.is_dir() { OWNER_ALL } else { 0 };
+    let least = if record.is_dir() { OWNER_ALL } else { OWNER_READ };
     (record.meta.unix_mode.map(|mode| mode & MODE_BITS | least), wanted_mtime(record).map(|time| time.0))
 }
 

@@ -86,8 +86,10 @@ impl Smalls {
         self.batches.values().flatten().map(|staging| staging.temp)
     }
 
-    pub(super) fn absent(&self, sha: &Sha256) -> Option<&[ConnId]> {
-        self.contents.get(sha).map(|content| &*content.absent)
+    /// Who may be asked for a content.
+    pub(super) fn among<'a>(&'a self, sha: &'a Sha256) -> Option<Among<'a>> {
+        let content = self.contents.get(sha)?;
+        Some(Among { sha, size: content.size, absent: &content.absent, sole: None })
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -206,7 +208,7 @@ impl Smalls {
                     continue;
                 }
                 (Ok(_), Some(peer)) => {
-                    common.sources.blame(sha, peer, now);
+                    common.sources.blame(sha, size, peer, now);
                     again.push(id);
                 }
                 (Ok(_), None) => common.finish(id, Err(FetchError::Impossible), out),
@@ -261,7 +263,7 @@ impl Smalls {
             }
             self.queue.remove(&place);
             let Some(content) = self.contents.get_mut(&sha) else { continue };
-            let among = Among { sha: &sha, absent: &content.absent, sole: None };
+            let among = Among { sha: &sha, size: content.size, absent: &content.absent, sole: None };
             content.state = match ask_somewhere(common, &among, (0, content.size), true, now) {
                 Choice::Ask(conn) => {
                     self.asked += 1;

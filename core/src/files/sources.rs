@@ -29,7 +29,7 @@ pub const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(600);
 pub const OWED_TIMEOUT: Duration = Duration::from_secs(600);
 /// For how long a peer that lied is not asked for that content.
 pub const AVOID_FOR: Duration = Duration::from_secs(3 * 3600);
-/// At most this many pairs of content and peer are avoided; the oldest go first.
+/// At most this many contents of peers are avoided; the oldest go first.
 pub const AVOID_MAX: usize = 16_384;
 
 /// What a link may have outstanding before its speed is known.
@@ -157,6 +157,8 @@ pub(super) enum Choice {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Among<'a> {
     pub(super) sha: &'a Sha256,
+    /// Its size, as a record says.
+    pub(super) size: u64,
     /// Links that said they do not have it.
     pub(super) absent: &'a [ConnId],
     /// If set, this link and no other.
@@ -183,8 +185,9 @@ pub(super) struct Sources {
     small_total: u64,
     /// A stalled link has answered.
     recovered: bool,
-    avoided: BTreeSet<(Sha256, PeerId)>,
-    avoid_order: VecDeque<(Instant, (Sha256, PeerId))>,
+    /// With the size that was asked for: under one that a record made up, nobody can give what has that SHA-256.
+    avoided: BTreeSet<(Sha256, u64, PeerId)>,
+    avoid_order: VecDeque<(Instant, (Sha256, u64, PeerId))>,
     lies: VecDeque<(PeerId, Sha256)>,
 }
 
@@ -260,11 +263,11 @@ impl Sources {
         !link.stalled
             && among.sole.is_none_or(|sole| sole == conn)
             && !among.absent.contains(&conn)
-            && !self.avoided.contains(&(*among.sha, link.peer))
+            && !self.is_avoided(*among.sha, among.size, link.peer)
     }
 
-    pub(super) fn is_avoided(&self, sha: &Sha256, peer: PeerId) -> bool {
-        self.avoided.contains(&(*sha, peer))
+    pub(super) fn is_avoided(&self, sha: Sha256, size: u64, peer: PeerId) -> bool {
+        self.avoided.contains(&(sha, size, peer))
     }
 
     /// The link that is least busy for its speed.
@@ -435,23 +438,23 @@ impl Sources {
     }
 
     /// What this peer alone gave is not that content: it is not asked for it again, and the user is to be told.
-    pub(super) fn blame(&mut self, sha: Sha256, peer: PeerId, now: Instant) {
-        if !self.is_avoided(&sha, peer) && self.lies.len() < LIES_MAX {
+    pub(super) fn blame(&mut self, sha: Sha256, size: u64, peer: PeerId, now: Instant) {
+        if !self.is_avoided(sha, size, peer) && self.lies.len() < LIES_MAX {
             self.lies.push_back((peer, sha));
         }
-        self.avoid(sha, peer, now);
+        self.avoid(sha, size, peer, now);
     }
 
     pub(super) fn poll_lie(&mut self) -> Option<(PeerId, Sha256)> {
         self.lies.pop_front()
     }
 
-    /// Does not ask this peer for this content for [`AVOID_FOR`].
-    pub(super) fn avoid(&mut self, sha: Sha256, peer: PeerId, now: Instant) {
-        if !self.avoided.insert((sha, peer)) {
+    /// Does not ask this peer for this content in this size for [`AVOID_FOR`].
+    pub(super) fn avoid(&mut self, sha: Sha256, size: u64, peer: PeerId, now: Instant) {
+        if !self.avoided.insert((sha, size, peer)) {
             return;
         }
-        self.avoid_order.push_back((now.plus(AVOID_FOR), (sha, peer)));
+        self.avoid_order.push_back((now.plus(AVOID_FOR), (sha, size, peer)));
         if self.avoid_order.len() > AVOID_MAX
             && let Some((_, oldest)) = self.avoid_order.pop_front()
         {
@@ -488,10 +491,10 @@ impl Sources {
 
     /// Forgives what is old enough.
     pub(super) fn forgive(&mut self, now: Instant) {
-        while let Some((until, pair)) = self.avoid_order.front()
+        while let Some((until, avoided)) = self.avoid_order.front()
             && *until <= now
         {
-            self.avoided.remove(pair);
+            self.avoided.remove(avoided);
             self.avoid_order.pop_front();
         }
     }
@@ -627,12 +630,12 @@ mod tests {
             Sha256(sha)
         };
         let peer = PeerId([1; 16]);
-        (0..AVOID_MAX).for_each(|n| sources.avoid(sha(n), peer, Instant(0)));
-        assert!(sources.is_avoided(&sha(0), peer));
-        sources.avoid(sha(AVOID_MAX), peer, Instant(0));
-        assert!(!sources.is_avoided(&sha(0), peer) && sources.is_avoided(&sha(1), peer));
+        (0..AVOID_MAX).for_each(|n| sources.avoid(sha(n), 1, peer, Instant(0)));
+        assert!(sources.is_avoided(sha(0), 1, peer));
+        sources.avoid(sha(AVOID_MAX), 1, peer, Instant(0));
+        assert!(!sources.is_avoided(sha(0), 1, peer) && sources.is_avoided(sha(1), 1, peer));
         sources.forgive(Instant(0).plus(AVOID_FOR));
-        assert!(!sources.is_avoided(&sha(1), peer));
+        assert!(!sources.is_avoided(sha(1), 1, peer));
     }
 
     #[test]
@@ -641,8 +644,8 @@ mod tests {
         let sha = |n: usize| Sha256([u8::try_from(n).unwrap(); 32]);
         let peer = PeerId([1; 16]);
         for lie in (0..=LIES_MAX).chain([0]) {
-            sources.blame(sha(lie), peer, Instant(0));
-            assert!(sources.is_avoided(&sha(lie), peer));
+            sources.blame(sha(lie), 1, peer, Instant(0));
+            assert!(sources.is_avoided(sha(lie), 1, peer));
         }
         let told: Vec<_> = core::iter::from_fn(|| sources.poll_lie()).collect();
         assert_eq!(told, (0..LIES_MAX).map(|lie| (peer, sha(lie))).collect::<Vec<_>>());

@@ -86,6 +86,7 @@ impl Share {
                 taken: &self.taken,
                 restored: &self.restored,
                 thrown: &self.thrown,
+                made: &self.made,
                 late: &self.late,
                 peers: &self.peers,
                 names: &self.names,
@@ -162,6 +163,7 @@ impl Share {
         for record in txn.new_versions() {
             self.work.superseded(record, ctx.now, ctx.out);
             self.work.claim_for(record);
+            self.made.note(self.keys.id(), record);
         }
         self.fresh.stored(txn.arrived());
         self.pipeline.settle(txn.into_changes());

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use crate::config::RELEASED;
 use crate::engine::event::Event;
 use crate::ids::ConnId;
-use crate::index::author::{Doubt, WallCheck};
+use crate::index::author::{Doubt, WALL_MAX, WallCheck};
 use crate::share::link::PeerLink;
 use crate::share::{Ctx, Share};
 use crate::time::{Instant, Now, WallTime};
@@ -83,6 +83,13 @@ pub fn check<'p>(ctx: &Ctx<'_>, peers: &'p [WallTime]) -> WallCheck<'p> {
     WallCheck { now: ctx.now.wall, release: RELEASED, peers, latest: WallTime::default(), confirmed }
 }
 
+/// The latest time that it may be where the clock is not believed, as far as records and peers know.
+fn latest(doubt: Doubt, stored: WallTime, clock: WallTime, peers: &[WallTime]) -> WallTime {
+    let clock = Some(clock).filter(|_| doubt != Doubt::AfterMax);
+    let peers = peers.iter().copied().filter(|peer| *peer <= WALL_MAX);
+    peers.chain(clock).fold(stored.max(RELEASED), WallTime::max)
+}
+
 fn sentence(doubt: Doubt) -> String {
     let (what, which) = match doubt {
         Doubt::BeforeRelease => ("it says a day before this program was made", "it"),
@@ -104,7 +111,10 @@ impl Share {
     pub fn heed_clock(&mut self, ctx: &mut Ctx<'_>) {
         let peers = self.clock.peers(ctx.now, &self.links);
         let doubt = check(ctx, &peers).doubt();
-        if !self.clock.judge(doubt, &self.links) {
+        let judged = self.clock.judge(doubt, &self.links);
+        let latest = doubt.map(|doubt| latest(doubt, self.progress.latest, ctx.now.wall, &peers));
+        self.work.set_archive_time(latest, ctx.now);
+        if !judged {
             return;
         }
         let path = &self.folder.path;
@@ -137,6 +147,18 @@ mod tests {
         assert_eq!(sample.says(Instant(0)), WallTime(100));
         let last = ClockSample { wall: WallTime(i64::MAX), at: Instant(0) };
         assert_eq!(last.says(Instant(u64::MAX)), WallTime(i64::MAX));
+    }
+
+    #[test]
+    fn it_is_as_late_as_anybody_says() {
+        let at = |days: i64| WallTime(RELEASED.0 + days * 86_400_000_000_000);
+        let before = |stored, peers: &[WallTime]| latest(Doubt::BeforeRelease, stored, at(-9), peers);
+        assert_eq!(before(at(-3), &[]), at(0));
+        assert_eq!(before(at(3), &[at(2)]), at(3));
+        assert_eq!(before(at(3), &[at(2), at(7)]), at(7));
+        assert_eq!(before(at(3), &[WALL_MAX, WallTime(WALL_MAX.0 + 1)]), WALL_MAX);
+        assert_eq!(latest(Doubt::FarFromPeers, at(1), at(9), &[at(4)]), at(9));
+        assert_eq!(latest(Doubt::AfterMax, at(1), WallTime(i64::MAX), &[]), at(1));
     }
 
     #[test]

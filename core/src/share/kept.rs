@@ -8,9 +8,20 @@ use crate::index::merge;
 use crate::index::record::{EntryContent, Record};
 use crate::share::txn::{Miss, Txn};
 
-/// The file that a base's content has to stay for: it is a value that lost, whose conflict file was not made or is not
-/// on disk yet, or that of a conflict file which took the place of the original's and is not there yet.
-pub fn kept_for(txn: &mut Txn, base: &Record, now: &Record, author: bool) -> Result<Option<RelPath>, Miss> {
+/// The file that a base's content has to stay at `path` for: it is a value that lost, whose conflict file was not made
+/// or is not on disk yet, or that of a conflict file which took the place of the original's and is not there yet. For a
+/// file whose place is beneath `path` it has to go, so that there can be a directory; it is brought from the archive.
+pub fn kept_for(
+    txn: &mut Txn,
+    path: &RelPath,
+    base: &Record,
+    now: &Record,
+    author: bool,
+) -> Result<Option<RelPath>, Miss> {
+    Ok(needed_for(txn, base, now, author)?.filter(|place| !place.is_beneath(path)))
+}
+
+fn needed_for(txn: &mut Txn, base: &Record, now: &Record, author: bool) -> Result<Option<RelPath>, Miss> {
     if now.deleted()
         && let Some(place) = source_unserved(txn, base, now)?
     {

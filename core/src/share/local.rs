@@ -141,7 +141,10 @@ impl Judge<'_> {
             // Who changes or deletes what lies here has seen the index's value, whoever set it again: our own, which a
             // later revision covers, would else stand beside that change, and nobody would have its content. But what
             // is gone from here is not what was made after the same had been deleted, or was brought back then.
-            meta_left = wanted_meta(base) != wanted_meta(now);
+            // What an edit a moment ago left may not have been given to the disk yet either.
+            let lacks = scene.row.disk.as_ref().is_some_and(|disk| !has_meta_of(disk, base));
+            let still = lacks && matches!(scene.row.base, Base::Older(_));
+            meta_left = still || wanted_meta(base) != wanted_meta(now);
             scene.base = scene.base_now.clone();
         }
         if scene.row.disk.as_ref().map(|disk| disk.stamp) != item.seen {

@@ -18,6 +18,7 @@ pub mod kept;
 pub mod layout;
 pub mod link;
 pub mod local;
+pub mod made;
 pub mod pipeline;
 pub mod place;
 pub mod planning;
@@ -66,6 +67,7 @@ use crate::share::folder::Folder;
 use crate::share::fresh::Fresh;
 use crate::share::layout::Fact;
 use crate::share::link::PeerLink;
+use crate::share::made::Made;
 use crate::share::pipeline::{Loaded, Op, Pipeline};
 use crate::share::progress::{Former, Progress};
 use crate::share::renewal::Renewal;
@@ -129,6 +131,7 @@ pub struct Share {
     pub progress: Progress,
     /// What the last commits stored.
     fresh: Fresh,
+    made: Made,
     /// Links that are open.
     pub links: BTreeMap<ConnId, PeerLink>,
     /// Answers to requests for content.
@@ -248,6 +251,7 @@ impl Share {
             traffic: BTreeMap::new(),
             progress: Progress { token: run, ..Progress::default() },
             fresh: Fresh::default(),
+            made: Made::default(),
             links: BTreeMap::new(),
             server: Server::new(root),
             work: Work::new(root, u64::from_be_bytes(rng.bytes())),

@@ -27,6 +27,7 @@ use crate::share::archived::{LateWrites, Taken};
 use crate::share::finish::{self, Outcome};
 use crate::share::kept::kept_for;
 use crate::share::link::PeerLink;
+use crate::share::made::Made;
 use crate::share::pipeline::{Effects, Op};
 use crate::share::progress::Progress;
 use crate::share::resolve::Thrown;
@@ -64,6 +65,8 @@ pub struct Judge<'a> {
     pub restored: &'a Restored,
     /// What was kept in a conflict, and thrown away before it was in its place.
     pub thrown: &'a Thrown,
+    /// Which records this peer's newest revisions were made for.
+    pub made: &'a Made,
     /// What was moved to the archive a moment ago.
     pub late: &'a LateWrites,
     /// What says the time, and whether it is believed.
@@ -251,6 +254,7 @@ impl Judge<'_> {
         let own = |record: &Record| record.clock.get(self.keys.id());
         let known = stored.map_or_else(|| self.progress.confirmed(), own);
         own(record) > known.max(self.progress.run.revision)
+            || self.made.contradicts(self.keys.id(), record)
             || stored.map_or_else(|| self.is_missing(record), |stored| self.is_doubled(stored, record))
     }
 
@@ -540,7 +544,7 @@ impl Judge<'_> {
                 }
             }
             Step::Remove { stamp } | Step::RemoveDir { stamp } => {
-                if base.is_some() && !self.may_go(&base, &base_now)? {
+                if base.is_some() && !self.may_go(path, &base, &base_now)? {
                     return Ok(());
                 }
                 self.effects.tasks.push(Task::Remove { path: path.clone(), stamp });
@@ -583,7 +587,7 @@ impl Judge<'_> {
         base: Option<Arc<Record>>,
         base_now: Option<Arc<Record>>,
     ) -> Result<(), Miss> {
-        if replaces.is_some() && !self.may_go(&base, &base_now)? {
+        if replaces.is_some() && !self.may_go(path, &base, &base_now)? {
             return Ok(());
         }
         let mut local = None;
@@ -618,11 +622,16 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Whether the content of a base may go.
-    fn may_go(&mut self, base: &Option<Arc<Record>>, base_now: &Option<Arc<Record>>) -> Result<bool, Miss> {
+    /// Whether the content of a base may go from a path.
+    fn may_go(
+        &mut self,
+        path: &RelPath,
+        base: &Option<Arc<Record>>,
+        base_now: &Option<Arc<Record>>,
+    ) -> Result<bool, Miss> {
         let (Some(base), Some(now)) = (base, base_now) else { return Ok(true) };
         let author = self.may_author();
-        Ok(kept_for(self.txn, base, now, author)?.is_none())
+        Ok(kept_for(self.txn, path, base, now, author)?.is_none())
     }
 
     /// Makes the record of a conflict file; its content is brought from the loser's own path.

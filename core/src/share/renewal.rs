@@ -91,6 +91,7 @@ impl Share {
             }
         }
         self.keys = Arc::new(PeerKeys::generate(ctx.rng));
+        self.made.forget();
         // Revisions begin anew, and new records are named after them.
         self.uuid_prefix = ctx.rng.bytes();
         (self.progress.revision, self.progress.reclaimed, self.progress.told) = (0, 0, 0);

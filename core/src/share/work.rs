@@ -32,7 +32,7 @@ use crate::share::finish::{Finished, Outcome};
 use crate::share::task::Task;
 use crate::share::work::retry::{FAILURES_MAX, Failures};
 use crate::share::work::sweep::Sweep;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, WallTime};
 
 pub use retry::Failure;
 
@@ -176,6 +176,8 @@ pub struct Work {
     no_space: bool,
     /// Whether what would go to the archive waits.
     archive_full: bool,
+    /// While the wall clock is not believed: what counts as the time instead, and since when.
+    clock: Option<(WallTime, Instant)>,
     /// Whether disk work may begin (not paused, folder in order).
     pub enabled: bool,
 }
@@ -225,6 +227,7 @@ impl Work {
             root_missing: false,
             no_space: false,
             archive_full: false,
+            clock: None,
             enabled: false,
         }
     }
@@ -257,6 +260,26 @@ impl Work {
             self.free(path);
             self.wake();
         }
+    }
+
+    /// While the wall clock is not believed: the latest time that it may be, as far as anybody knows. The archive's
+    /// folders are named by it and what passes meanwhile: by a time long past they would be pruned as soon as the clock
+    /// is set right.
+    pub fn set_archive_time(&mut self, latest: Option<WallTime>, now: Now) {
+        let known = self.clock.is_some().then(|| self.archive_time(now));
+        self.clock = latest.map(|latest| (known.map_or(latest, |known| latest.max(known)), now.mono));
+    }
+
+    fn archive_time(&self, now: Now) -> WallTime {
+        self.clock.map_or(now.wall, |(time, since)| {
+            let passed = i64::try_from(now.mono.since(since).as_nanos()).unwrap_or(i64::MAX);
+            WallTime(time.0.saturating_add(passed))
+        })
+    }
+
+    /// The archive's folder for what goes there now.
+    fn archive_folder(&self, now: Now) -> String {
+        archive_folder(self.archive_time(now))
     }
 
     fn free(&mut self, path: &RelPath) {
@@ -625,7 +648,7 @@ impl Work {
                 self.installed(id, part, &archive, stamps, now, out);
             }
             Job::GroupDirs(id, part) => {
-                let archive = archive_folder(now.wall);
+                let archive = self.archive_folder(now);
                 let op = install::install_op(self.root, &part, &archive);
                 self.jobs.insert(out.disk(op), Job::GroupInstall(id, part, archive));
             }

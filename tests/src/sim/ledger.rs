@@ -16,6 +16,8 @@ pub struct Fate {
     pub settled: bool,
     /// Who deleted it, and where.
     pub deleted: Option<(usize, String)>,
+    /// How often a user deleted it or put something else in its place since all was at rest.
+    pub ended: u32,
     /// Where it was brought back after it had been deleted.
     pub back_on: Option<usize>,
     /// Something else was where it had been deleted.
@@ -32,6 +34,10 @@ pub struct Ledger {
     hands: BTreeSet<usize>,
     /// Some machine may have forgotten what it had told others.
     pub forgetful: bool,
+    /// Machines whose users kept conflict files that may not be in their originals' places yet.
+    keepers: BTreeSet<usize>,
+    /// A program ended that knew of one, and may have forgotten it (sync.md, Conflicts).
+    pub forgot_kept: bool,
     /// Some machine was another before, or became what it had been earlier: what it deletes it may not have seen.
     pub confused: bool,
 }
@@ -58,7 +64,9 @@ impl Ledger {
     /// A user who saw these contents put something else in their place.
     pub fn replaced(&mut self, contents: &[Vec<u8>]) {
         for content in contents {
-            self.fate(content).alive = false;
+            let fate = self.fate(content);
+            fate.alive = false;
+            fate.ended += 1;
         }
     }
 
@@ -67,6 +75,9 @@ impl Ledger {
         for (path, content) in files {
             let fate = self.fate(content);
             fate.alive = false;
+            // Who ended it before has a tombstone that may tell of what was there after it.
+            fate.followed |= fate.ended > 0;
+            fate.ended += 1;
             fate.deleted = Some((node, path.clone()));
         }
     }
@@ -124,6 +135,16 @@ impl Ledger {
         }
     }
 
+    /// A machine's user settled a conflict by keeping the conflict file.
+    pub fn kept(&mut self, node: usize) {
+        self.keepers.insert(node);
+    }
+
+    /// A machine's program ends, in whatever way.
+    pub fn ended(&mut self, node: usize) {
+        self.forgot_kept |= self.keepers.contains(&node);
+    }
+
     /// This was written again where something else had been for a moment, which no program looked at: to the others it
     /// is no change, and one of them may have replaced it.
     pub fn went_unseen(&mut self, content: &[u8]) {
@@ -132,11 +153,12 @@ impl Ledger {
     }
 
     /// This came back at the wish of a machine's user. One that forgot takes what equals a deleted version for that,
-    /// and keeps it in its archive (sync.md, Known gaps).
+    /// and keeps it in its archive (sync.md, Known gaps). Where two ended the same bytes at once, and one end is taken
+    /// back, the other still stands (sync.md, Conflicts).
     pub fn restored(&mut self, node: usize, content: &[u8]) {
         let doubts = self.doubting.contains(&node);
         let fate = self.fate(content);
-        fate.settled |= doubts;
+        fate.settled |= doubts || fate.ended > 1;
         (fate.alive, fate.handled, fate.deleted, fate.back_on) = (true, true, None, Some(node));
     }
 
@@ -152,8 +174,9 @@ impl Ledger {
     pub fn forgot(&mut self, node: usize) {
         self.forgetful = true;
         self.doubting.insert(node);
-        self.handle_deletes_of(node);
         for fate in self.fates.values_mut() {
+            // Whoever deletes what this machine has forgotten to know deletes less than lies there.
+            fate.handled |= matches!(fate.deleted, Some((who, _)) if who != usize::MAX);
             fate.settled |= fate.back_on == Some(node);
         }
     }
@@ -161,11 +184,12 @@ impl Ledger {
     /// Everything is at rest: what was deleted is known to all, whatever any of them may forget.
     pub fn rested(&mut self) {
         self.doubting.clear();
+        self.keepers.clear();
         for fate in self.fates.values_mut() {
             if let Some((who, _)) = &mut fate.deleted {
                 *who = usize::MAX;
             }
-            fate.back_on = None;
+            (fate.ended, fate.back_on) = (0, None);
         }
     }
 

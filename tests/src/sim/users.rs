@@ -138,10 +138,10 @@ impl SimDisk {
         self.rename_path(wall_ns, &beside, path)
     }
 
-    /// A file's bytes.
+    /// A file's bytes, also where its permission bits let nobody read it.
     pub fn read_file(&self, path: &str) -> Option<Vec<u8>> {
         let inode = self.absolute(path).ok()?;
-        self.fs.data(inode).ok().map(|data| data.to_vec())
+        self.fs.bytes(inode).map(|data| data.to_vec())
     }
 
     /// Makes a directory and its parents.
@@ -306,8 +306,8 @@ impl SimDisk {
             let Ok(folder) = self.fs.child(archive, &folder) else { continue };
             self.collect(folder, &RelPath::root(), &mut |path, stamp| {
                 if stamp.kind == Kind::File {
-                    let data = self.fs.data(stamp.inode).map(|data| data.to_vec()).unwrap_or_default();
-                    kept.push((path.as_str().to_owned(), data));
+                    let data = self.fs.bytes(stamp.inode).map(|data| data.to_vec());
+                    kept.extend(data.map(|data| (path.as_str().to_owned(), data)));
                 }
             });
         }

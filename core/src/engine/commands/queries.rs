@@ -389,7 +389,7 @@ fn sentences(share: &Share, path: &RelPath, txn: &mut Txn, now: Instant) -> Resu
             Step::BringFile { replaces: Some(_), .. } | Step::PutLink { replaces: Some(_), .. }
         );
     if let (true, Some(base), Some(now)) = (takes_away, &base, &base_now) {
-        problems.extend(kept_for(txn, base, now, author)?.map(Problem::NeededFor));
+        problems.extend(kept_for(txn, path, base, now, author)?.map(Problem::NeededFor));
     }
     if step != Step::Nothing || !problems.is_empty() {
         problems.extend(stopped(share).map(Problem::Share));

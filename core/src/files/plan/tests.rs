@@ -225,11 +225,24 @@ fn moves_meet_what_is_there() {
     let swap = gone.learn(&file_record(2, "/a", 2, 3));
     check(&swap, "move");
     check(&World { target: Target::Taken, ..swap.clone() }, "target taken");
-    check(&World { target: Target::Cycle, ..swap }, "replace");
+    check(&World { target: Target::Cycle, ..swap.clone() }, "replace");
+    // Nothing of what was here is wanted where the record moved to.
+    let mut later = World { target: Target::Taken, ..swap };
+    later = later.learn(&edited(&moved(&old, "/b", 2, 2), file(7), 2, 4));
+    check(&later, "replace");
+    later.policy.known = false;
+    check(&later, "not known");
     let dir = record(1, "/a", DIR, 1, 1);
     let gone = World::in_step(&dir).learn(&moved(&dir, "/b", 2, 2));
     check(&World { target: Target::Taken, ..gone }, "remove dir");
-    check(&World::in_step(&old).learn(&moved(&old, "/.clearskies", 2, 2)), "unusable");
+    let nowhere = World::in_step(&old).learn(&moved(&old, "/.clearskies", 2, 2));
+    check(&nowhere, "unusable");
+    check(&nowhere.clone().learn(&file_record(2, "/a", 2, 3)), "replace");
+    check(&World { implied_dir: true, ..nowhere.clone() }, "remove");
+    check(
+        &World { implied_dir: true, policy: Policy { known: false, ..Policy::FULL }, ..nowhere },
+        "not known",
+    );
 }
 
 #[test]
@@ -254,6 +267,15 @@ fn a_changed_disk_is_a_local_change_first() {
     check(&World::in_step(&old).learn(&edited(&old, file(2), 2, 2)).holds(Some(file(2))), "adopt");
     check(&World::in_step(&old).learn(&deleted(&old, 2, 2)).holds(None), "forget");
     check(&World::in_step(&old).learn(&moved(&old, "/b", 2, 2)).holds(None), "forget");
+}
+
+#[test]
+fn nothing_is_shut_to_its_owner() {
+    for (content, bits) in [(file(1), 0o477), (DIR, 0o777)] {
+        let mut shut = record(1, "/a", content, 1, 1);
+        shut.meta.unix_mode = Some(0o077);
+        assert_eq!(wanted_meta(&shut).0, Some(bits));
+    }
 }
 
 #[test]
@@ -315,6 +337,12 @@ fn losers_are_kept_where_their_record_moved_on() {
     check(&World { target: Target::Taken, ..lost.clone() }, "target taken");
     let half = Policy { known: false, ..Policy::FULL };
     let reader = Policy { author: false, ..Policy::FULL };
+    let nowhere = World::in_step(&mine).learn(&edited(&moved(&old, "/.clearskies", 2, 4), file(3), 2, 5));
+    check(&nowhere, "unusable");
+    let needed = World { implied_dir: true, ..nowhere };
+    check(&needed, "conflict");
+    check(&World { conflict_made: true, ..needed.clone() }, "remove");
+    check(&World { policy: reader, ..needed }, "remove");
     for target in [Target::Holds, Target::Cycle, Target::Unwanted] {
         let there = World { target, ..lost.clone() };
         check(&there, "conflict");

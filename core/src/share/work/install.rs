@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 
 use super::{GROUP_ITEMS_MAX, GROUP_WAIT, GROUPS_MAX, Group, Job, PER_OP, Ready, Trouble, Work, ancestors};
 use crate::engine::outbox::Outbox;
-use crate::files::archive_name::archive_folder;
 use crate::ids::RootId;
 use crate::index::codec::PeerTable;
 use crate::io::disk::{DiskError, DiskOp, Install, Stamp};
@@ -55,9 +54,9 @@ impl Work {
     }
 
     pub(super) fn install_group(&mut self, id: u64, now: Now, out: &mut Outbox) {
+        let archive = self.archive_folder(now);
         let Some(group) = self.groups.get_mut(&id) else { return };
         let items = core::mem::take(&mut group.items);
-        let archive = archive_folder(now.wall);
         let mut items = items.into_iter().peekable();
         while items.peek().is_some() {
             let part: Vec<Ready> = items.by_ref().take(PER_OP).collect();

@@ -6,7 +6,6 @@ use core::time::Duration;
 
 use super::{Job, PAGE, PAGES_MAX, Sweep, TASKS_MAX, Trouble, Work};
 use crate::engine::outbox::Outbox;
-use crate::files::archive_name::archive_folder;
 use crate::files::path::RelPath;
 use crate::io::disk::{self, DiskDone, DiskError, DiskOp, Kind, Remove};
 use crate::share::finish::{Finished, Outcome};
@@ -68,7 +67,7 @@ impl Work {
         if items.is_empty() {
             return;
         }
-        let archive = archive_folder(now.wall);
+        let archive = self.archive_folder(now);
         let paths: Vec<RelPath> = items.iter().map(|(path, _)| path.clone()).collect();
         self.busy.extend(paths.iter().cloned());
         let items = items

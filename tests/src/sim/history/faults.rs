@@ -37,6 +37,9 @@ fn line(number: u64) -> Conditions {
 impl History {
     pub(super) fn fault(&mut self, step: &Step) {
         let node = step.node;
+        if matches!(step.verb, Verb::Kill | Verb::Stop) {
+            self.ledger.ended(node);
+        }
         match step.verb {
             Verb::Kill if self.runs(node) => self.world.crash(node),
             Verb::Stop if self.runs(node) => self.world.stop(node),

@@ -27,8 +27,6 @@ const NO_CONTENT: &str = "No connected peer has its content";
 const NOT_AVAILABLE: &str = "no connected peer has its content";
 /// A clock that users set wrong is told of as well.
 const CLOCK: &str = "This computer's clock is not believed";
-/// The permission bit by which a file's owner reads it.
-const OWNER_READS: u32 = 0o400;
 /// How long something may be about to be noted.
 const MOMENT: Duration = Duration::from_secs(5);
 /// So many paths of one machine are asked for their reasons at once.
@@ -103,10 +101,6 @@ impl History {
         // A user may have moved what it made.
         let mut said = self.world.lied_of();
         (0..machines.len()).for_each(|index| said.extend(self.keys_of_lies(index)));
-        // No user takes his own right to read a file: one that a liar's bits shut is not looked at where it was moved.
-        let shut = |item: &Item| matches!(item, Item::File(mode, _) if mode & OWNER_READS == 0);
-        let items = machines.iter().flat_map(|machine| &machine.tree);
-        said.extend(items.filter(|(_, item)| shut(item)).map(|(path, _)| path.clone()));
         let said: Vec<String> = said.iter().map(|key| key.trim_start_matches('/').to_owned()).collect();
         let beneath =
             |path: &str, dir: &str| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
@@ -153,9 +147,9 @@ impl History {
             let row = PathRow::decode(value, &PeerTable::default());
             if let (Some(path), true) =
                 (path_of_key(key), row.is_ok_and(|row| row.implied || row.is_left_dir()))
-                && let Some(item) = tree.get_mut(path.as_str())
+                && let Some(Item::Dir(mode)) = tree.get_mut(path.as_str())
             {
-                *item = Item::Dir(0);
+                *mode = 0;
             }
         }
         if self.lied.is_some() {
@@ -288,7 +282,8 @@ impl History {
     }
 
     /// Whether nothing but contents is missing that no machine has any more, and that each machine says so: after power
-    /// failed, a record comes back whose content its only holder deleted before the store knew it again.
+    /// failed, a record comes back whose content its only holder deleted before the store knew it again. Or a program
+    /// ended that would have taken back what was kept, and thrown away before it was in its place.
     pub(super) fn only_lost_contents(&self, unquiet: &str) -> bool {
         let mut shares = unquiet.lines().filter(|line| line.contains("ShareStatus"));
         let told = |line: &str| {
@@ -302,7 +297,7 @@ impl History {
             })
         };
         // Who meets nobody says the same of what others have.
-        let may_be = self.ledger.forgetful || self.lied.is_some();
+        let may_be = self.ledger.forgetful || self.ledger.forgot_kept || self.lied.is_some();
         may_be && shares.all(|line| told(line) && !line.contains("state: Alone"))
     }
 

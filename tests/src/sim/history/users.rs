@@ -307,6 +307,9 @@ impl History {
         let Some(pick) = pick.and_then(|number| list.get(number)).cloned() else { return };
         let keep = number.is_multiple_of(2);
         self.ledger.settled();
+        if keep {
+            self.ledger.kept(node);
+        }
         let _ = self.world.ask(node, Command::Resolve { path: pick.path, keep });
     }
 }
