@@ -1,7 +1,6 @@
 //! Conflicts, each with one deterministic outcome: names and records of conflict files, live records that claim one
-//! path, doubled conflict files (protocol §7, §8). Pure; every peer computes the same.
+//! path (protocol §7, §8). Pure; every peer computes the same.
 
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
@@ -12,7 +11,7 @@ use ring::digest;
 use crate::files::path::RelPath;
 use crate::files::plan::entry;
 use crate::ids::Uuid;
-use crate::index::record::{Change, EntryContent, EntryValue, Meta, Record, Value};
+use crate::index::record::{Change, EntryContent, EntryValue, Meta, Record};
 
 /// The 8 characters that tell conflict files of one name apart: base32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -237,30 +236,12 @@ fn hidden_fate(winner: Option<&Record>, hidden: &Record, path: &RelPath) -> Opti
     Some(HiddenFate::Rename { to: hidden_name(hidden, path), lost_to })
 }
 
-/// Live conflict files that are deleted because another one of the same source has equal content: all but the one
-/// with the smallest uuid. Ordered by uuid.
-pub fn doubled(conflict_files: &[&Record]) -> Vec<Uuid> {
-    let mut kept: BTreeMap<(Uuid, &EntryContent), Uuid> = BTreeMap::new();
-    let mut doubled = Vec::new();
-    for record in conflict_files {
-        let Value::Entry(EntryValue { content, conflict_source: Some(source), .. }) = &record.value else {
-            continue;
-        };
-        let uuid = kept.entry((*source, content)).or_insert(record.uuid);
-        if *uuid != record.uuid {
-            doubled.push(record.uuid.max(*uuid));
-            *uuid = record.uuid.min(*uuid);
-        }
-    }
-    doubled.sort();
-    doubled
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::files::fixture::{edited, file, file_record, path, record};
     use crate::ids::PeerId;
+    use crate::index::record::Value;
     use crate::time::WallTime;
     use proptest::prelude::*;
 
@@ -404,25 +385,6 @@ mod tests {
         assert_ne!(first, path("a.txt"));
         assert_ne!(second, first);
         assert_eq!(second.name().matches("CONFLICT").count(), 1);
-    }
-
-    #[test]
-    fn doubled_conflict_files() {
-        let of = |uuid, source, n| {
-            let mut record = file_record(uuid, "/c", n, 1);
-            if let Value::Entry(value) = &mut record.value {
-                value.conflict_source = source;
-            }
-            record
-        };
-        let source = Some(Uuid([50; 16]));
-        let all = [of(3, source, 1), of(1, source, 1), of(2, source, 1), of(4, source, 2), of(5, None, 1)];
-        let mut refs: Vec<&Record> = all.iter().collect();
-        for _ in 0..refs.len() {
-            refs.rotate_left(1);
-            assert_eq!(doubled(&refs), [Uuid([2; 16]), Uuid([3; 16])]);
-        }
-        assert_eq!(doubled(&[]), []);
     }
 
     proptest! {

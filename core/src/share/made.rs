@@ -37,13 +37,15 @@ impl Made {
 }
 
 /// Revisions in which this peer changed a record: that of each part, and the newest, which may have lost. Of a
-/// conflict file all but the key is the loser's.
+/// conflict file all but the key is the loser's; what was deleted once may have been one.
 fn revisions(own: PeerId, record: &Record) -> impl Iterator<Item = u64> {
     let of = |change: &Change| if change.peer == own { change.rev } else { 0 };
     let key = of(&record.key_change);
     let copied = [of(&record.value_change), of(&record.meta_change), record.clock.get(own)];
-    let is_copy = record.conflict_source().is_some();
-    core::iter::once(key).chain(copied.into_iter().filter(move |_| !is_copy)).filter(|revision| *revision > 0)
+    let may_be_copy = record.conflict_source().is_some() || !record.deleted_clock.is_empty();
+    core::iter::once(key)
+        .chain(copied.into_iter().filter(move |_| !may_be_copy))
+        .filter(|revision| *revision > 0)
 }
 
 #[cfg(test)]
@@ -74,6 +76,23 @@ mod tests {
         assert!(!made.contradicts(own, &record(&mut member(2), 2)));
         made.forget();
         assert!(!made.contradicts(own, &theirs));
+    }
+
+    #[test]
+    fn a_conflict_file_bears_the_numbers_of_the_loser() {
+        let (mut made, mut me, mut other) = (Made::default(), member(1), member(2));
+        let own = me.peer;
+        let loser = record(&mut me, 1);
+        made.note(own, &loser);
+        let file = author::conflict_copy(&mut other, &loser, Uuid([7; 16]), "/a.c".into(), Uuid([8; 16]));
+        let file = file.unwrap();
+        assert!(file.clock.get(own) > 0 && !made.contradicts(own, &file));
+        // Made again by a user after it was deleted, it is an ordinary file with that clock.
+        let deleted = author::delete(&mut other, &file).unwrap();
+        let value = loser.value.clone();
+        let again = author::edit(&mut other, &deleted, value, None).unwrap();
+        assert_eq!(again.conflict_source(), None);
+        assert!(again.clock.get(own) > 0 && !made.contradicts(own, &again));
     }
 
     #[test]

@@ -395,8 +395,8 @@ impl Judge<'_> {
         let known = self.knows(live_refs.iter().copied().chain(scene.base_now.as_deref()));
         // A file is hidden as well where live records lie beneath its key: then its path is a directory.
         let hides = scene.live.len() > 1 || scene.implied_dir && !scene.live.is_empty();
-        if hides && self.may_author() && known {
-            return self.resolve_hidden(path, &live_refs, scene.implied_dir);
+        if hides && self.may_author() && known && self.resolve_hidden(path, &live_refs, scene.implied_dir)? {
+            return Ok(());
         }
         let conflict_made = match &scene.base {
             Some(base) if scene.base_now.as_deref().is_some_and(|now| merge::conflicts(now, base)) => {
@@ -467,9 +467,12 @@ impl Judge<'_> {
         Ok(if busy { Target::Taken } else { target })
     }
 
-    /// Gives hidden records another key, or deletes what is the same as the shown one.
-    fn resolve_hidden(&mut self, path: &RelPath, live: &[&Record], implied_dir: bool) -> Result<(), Miss> {
-        for (uuid, fate) in conflict::resolve(live, implied_dir, path) {
+    /// Gives hidden records another key, or deletes what is the same as the shown one. False if there are none but such
+    /// as can be no file, and stay.
+    fn resolve_hidden(&mut self, path: &RelPath, live: &[&Record], implied_dir: bool) -> Result<bool, Miss> {
+        let fates = conflict::resolve(live, implied_dir, path);
+        let any = !fates.is_empty();
+        for (uuid, fate) in fates {
             let Some(record) = live.iter().find(|record| record.uuid == uuid) else { continue };
             let mut author = self.author();
             let made = match fate {
@@ -492,7 +495,7 @@ impl Judge<'_> {
                 Err(why) => self.unmade(path, why),
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     fn carry_out(

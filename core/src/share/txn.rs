@@ -337,8 +337,13 @@ impl Txn {
 
     /// Something went away from a path: the nearest directory above, if it stood only for it, is to be looked at.
     pub fn emptied(&mut self, path: &RelPath) -> Result<(), Miss> {
-        for dir in path.ancestors().filter(|dir| !dir.is_root()) {
-            let mut row = self.row(&dir)?;
+        let mut dirs = path.ancestors().filter(|dir| !dir.is_root());
+        while let Some(dir) = dirs.next() {
+            let Ok(mut row) = self.row(&dir) else {
+                // All at once: a load for each directory above would have a whole batch decided anew as often.
+                dirs.for_each(|dir| drop(self.row(&dir)));
+                return Err(Miss);
+            };
             if row.recheck_dir() {
                 self.put_row(&dir, row);
                 break;
@@ -632,4 +637,20 @@ pub fn decode_stored_record(value: &[u8], peers: &PeerTable) -> Result<(Record, 
 fn decode_stored(value: &[u8], peers: &PeerTable) -> Result<StoredRecord, Damaged> {
     let (record, arrival) = decode_stored_record(value, peers)?;
     Ok(StoredRecord { record: Arc::new(record), arrival })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_directories_above_are_loaded_at_once() {
+        let mut txn = Txn::new(RootId(1), Totals::default(), 0);
+        let path = RelPath::from_key("/a/b/c/d").unwrap();
+        assert_eq!(txn.emptied(&path), Err(Miss));
+        let queries = txn.take_queries();
+        assert_eq!(queries.len(), 3);
+        txn.loaded(queries.iter().map(|_| Vec::new()).collect(), &PeerTable::default()).unwrap();
+        assert_eq!(txn.emptied(&path), Ok(()));
+    }
 }

@@ -72,6 +72,22 @@ const TARGETS: [&str; 6] = ["a", "/outside", "../outside", "../outside/secret", 
 /// What a liar is made from where there is but one.
 pub const SEED: u8 = 6;
 
+/// What a liar says more of than anybody can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flood {
+    /// New files with long names, of contents that it does not give.
+    Records,
+    /// The same file, again and again with another name.
+    Moves,
+    /// Knowledge of peers that nobody has heard of.
+    Clocks,
+    /// Requests for contents that nobody has.
+    Requests,
+}
+
+/// Bytes of the names that it gives in a flood.
+const LONG: usize = 1000;
+
 /// What it is at each start.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
@@ -304,6 +320,37 @@ impl Liar {
         }
     }
 
+    /// Says so many things of one kind.
+    pub fn flood(&mut self, flood: Flood, count: u64) {
+        for n in 0..count {
+            let digest =
+                sha256(&[&self.author.peer.0[..], &self.author.rev.to_be_bytes(), &n.to_be_bytes()].concat());
+            match flood {
+                Flood::Records | Flood::Moves => {
+                    let name = format!("{n:0>20}");
+                    let key = [0; LONG / 20].map(|_| name.as_str()).join("/");
+                    let value = EntryValue::new(EntryContent::File { size: 1 + n, sha256: digest });
+                    let (key, value) = (format!("/flood/{key}"), Value::Entry(value));
+                    let uuid = if flood == Flood::Moves { Uuid([9; 16]) } else { self.uuid() };
+                    let record = author::create(&mut self.author, uuid, key, value, Meta::default(), None);
+                    if let Ok(record) = record {
+                        self.connection.send_body(|out| write_update(&record, None, out));
+                    }
+                }
+                Flood::Clocks => {
+                    let mut peer = [0; 16];
+                    peer.copy_from_slice(&digest.0[..16]);
+                    let knowledge = Clock::of(PeerId(peer), 1 + n);
+                    self.say(&Message::Database(DatabaseMessage::Knowledge { knowledge }));
+                }
+                Flood::Requests => {
+                    let range = Some((0, 1));
+                    self.say(&Message::Directory(DirectoryMessage::Get { sha256: digest, range }));
+                }
+            }
+        }
+    }
+
     fn uuid(&mut self) -> Uuid {
         self.next_uuid += 1;
         let mut uuid = self.author.peer.0;
@@ -423,8 +470,11 @@ impl Liar {
             self.connection.send_body(|out| write_update(record, None, out));
         }
         self.told_here = self.told.len();
-        let knowledge = Clock::of(self.author.peer, self.author.rev.max(1));
-        self.say(&Message::Database(DatabaseMessage::Knowledge { knowledge }));
+        // Of a change that is not made yet it would lie to whoever is to hear of it later.
+        if self.author.rev > 0 {
+            let knowledge = Clock::of(self.author.peer, self.author.rev);
+            self.say(&Message::Database(DatabaseMessage::Knowledge { knowledge }));
+        }
     }
 
     /// Clocks that are not so.

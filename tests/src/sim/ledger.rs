@@ -34,6 +34,8 @@ pub struct Ledger {
     hands: BTreeSet<usize>,
     /// Some machine may have forgotten what it had told others.
     pub forgetful: bool,
+    /// Paths from where something was moved.
+    moved_from: BTreeSet<String>,
     /// Machines whose users kept conflict files that may not be in their originals' places yet.
     keepers: BTreeSet<usize>,
     /// A program ended that knew of one, and may have forgotten it (sync.md, Conflicts).
@@ -96,6 +98,11 @@ impl Ledger {
     /// Something else is where this was deleted: a tombstone of that path will tell of that alone.
     pub fn followed(&mut self, content: &[u8]) {
         self.fate(content).followed = true;
+    }
+
+    /// A user moved what was at a path: a tombstone of it, by somebody else, will tell of its new path.
+    pub fn moved_away(&mut self, path: &str) {
+        self.moved_from.insert(path.to_owned());
     }
 
     /// Something else came to where this had been deleted before any program looked: to the others it was replaced.
@@ -230,13 +237,19 @@ impl Ledger {
     }
 
     /// Each content that was deleted as its writer had left it, with the path where it was. Who forgot knows of a
-    /// deleted path what was there last, and nothing of what was there before (sync.md, Known gaps).
+    /// deleted path what was there last, and nothing of what was there before or was moved away (sync.md, Known gaps).
     pub fn gone_for_good(&self) -> impl Iterator<Item = (&Vec<u8>, &String)> {
+        let moved = |path: &str| {
+            let beneath =
+                |dir: &String| path.strip_prefix(dir.as_str()).is_some_and(|rest| rest.starts_with('/'));
+            self.moved_from.iter().any(|from| path == from || beneath(from))
+        };
         self.fates
             .iter()
             .filter(|(_, fate)| fate.writes == 1 && !fate.handled && !fate.alive)
             .filter(|(_, fate)| !(fate.followed && self.forgetful))
             .filter_map(|(content, fate)| fate.deleted.as_ref().map(|(_, path)| (content, path)))
+            .filter(move |(_, path)| !(self.forgetful && moved(path)))
     }
 
     /// Whether a content was written once, and never brought back.

@@ -212,6 +212,10 @@ impl History {
                     if swap { disk.swap(now, &at, &to_at) } else { disk.rename_path(now, &at, &to_at) }
                 });
                 self.ledger.handled(&moved);
+                self.ledger.moved_away(&path);
+                if swap {
+                    self.ledger.moved_away(&to);
+                }
             }
             Verb::Remove => {
                 let inodes = self.inodes(node);

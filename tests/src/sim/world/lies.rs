@@ -14,7 +14,7 @@ use super::super::net::{Cargo, LinkId};
 use super::super::rng::Rng;
 use super::{Due, World};
 use crate::fuzz::choices::Choices;
-use crate::fuzz::liar::{Keys, Liar, SEED};
+use crate::fuzz::liar::{Flood, Keys, Liar, SEED};
 use crate::member::sha256;
 
 /// How many liars there may be.
@@ -97,6 +97,13 @@ impl World {
                 Manner::Records => self.liars[which].liar.speak(&mut choices),
             }
         }
+        self.pump_seat(which);
+    }
+
+    /// A liar calls a machine, unless it is connected to it, and says more than that can take.
+    pub fn flood(&mut self, which: usize, target: usize, flood: Flood, count: u64) {
+        self.reach(which, target);
+        self.liars[which].liar.flood(flood, count);
         self.pump_seat(which);
     }
 

@@ -95,6 +95,8 @@ pub struct World {
     pub hints_strange_per_mille: u32,
     /// Kills an engine at one of its outputs.
     pub ambush: Option<Ambush>,
+    /// Told before an engine is called and when it has returned, by who counts what engines take.
+    pub calls: fn(bool),
     /// The longest that a disk operation waits before it is carried out.
     pub disk_delay_max: Duration,
     /// The longest that a store operation waits before it is carried out.
@@ -139,6 +141,7 @@ impl World {
             hints_lost_per_mille: 0,
             hints_strange_per_mille: 0,
             ambush: None,
+            calls: |_| {},
             disk_delay_max: Duration::from_millis(2),
             store_delay_max: Duration::from_micros(500),
             poll_delay_max: Duration::from_millis(20),
@@ -308,7 +311,9 @@ impl World {
     /// Calls an engine, if it runs, and carries away what it wants done.
     fn with(&mut self, index: usize, call: impl FnOnce(&mut Engine)) {
         if let Some(engine) = self.nodes[index].engine.as_mut() {
+            (self.calls)(true);
             call(engine);
+            (self.calls)(false);
             self.nodes[index].wakes = None;
             self.drain(index);
         }

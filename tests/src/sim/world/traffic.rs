@@ -95,7 +95,9 @@ impl World {
         let now = self.now_at(index);
         let mut bytes = Vec::new();
         let Some(engine) = self.nodes[index].engine.as_mut() else { return 0 };
+        (self.calls)(true);
         engine.poll_transmit(now, conn, &mut bytes, limit);
+        (self.calls)(false);
         self.nodes[index].wakes = None;
         let len = bytes.len();
         if len > 0 {
