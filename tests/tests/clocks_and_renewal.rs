@@ -308,6 +308,8 @@ fn restored(
     world.heal();
     world.reset_all();
     rest(&mut world);
+    // All have what there is, perhaps by way of others: those that were sent away dial again.
+    world.run_for(60 * SECOND);
     world
 }
 

@@ -107,7 +107,7 @@ fn what_the_last_run_left_and_nobody_wants_any_more_goes() {
 
 #[test]
 fn what_was_given_up_goes_on_while_it_is_wanted() {
-    let mut world = given_up(3);
+    let mut world = given_up(8);
     // Other things come and go meanwhile, so that what is pending is swept over many times.
     for index in 0..20 {
         world.node(1).write(&at(&format!("{index}")), b"x");

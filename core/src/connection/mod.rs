@@ -21,10 +21,14 @@ use crate::channel::{Channel, ChannelFault, Transport};
 use crate::club::level::Level;
 use crate::error::Malformed;
 use crate::ids::{AccessId, PeerId, RootId};
+use crate::index::knowledge::Resume;
+use crate::index::record::Record;
 use crate::rng::Rng;
 use crate::time::{Instant, Now, WallTime};
+use crate::wire::compact;
+use crate::wire::database::{self, DatabaseMessage};
 use crate::wire::frame::{self, LENGTH_MAX, Parser, Piece};
-use crate::wire::message::Message;
+use crate::wire::message::{Encoding, Message};
 
 use auth::{Auth, AuthFault};
 use login::{Login, Logins, Method, Role};
@@ -62,6 +66,9 @@ pub const PING_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
 /// The longest silence that a peer can ask for.
 pub const PING_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
+/// The extension by which bodies may be in CBOR (protocol §6).
+pub const EXTENSION_CBOR: &str = "cbor";
 
 /// What is the same for all connections of a node.
 #[derive(Clone, Debug)]
@@ -284,6 +291,27 @@ impl Connection {
         }
         self.inner.queue.body(write);
         true
+    }
+
+    /// Queues records, of which the last stands at `at` in this side's store; false if the link is not ready.
+    pub fn send_records(&mut self, records: &[&Record], at: Option<Resume>) -> bool {
+        let batches = self.inner.queue.encoding == Encoding::Cbor;
+        let mut rest = records;
+        while let Some((first, others)) = rest.split_first() {
+            let mut count = 1;
+            let queued = self.send_body(|body| {
+                if batches {
+                    count = compact::write_updates(rest, at, body);
+                } else {
+                    database::write_update(first, at.filter(|_| others.is_empty()), body);
+                }
+            });
+            if !queued {
+                return false;
+            }
+            rest = &rest[count..];
+        }
+        self.is_ready()
     }
 
     /// Queues a message with its payload, which is kept as it is until it is sealed; false if the link is not ready, or
@@ -546,7 +574,11 @@ impl Inner {
             }
             (_, message) => {
                 self.drop_payload = payload && matches!(message, Message::Unknown { .. });
-                self.event(bytes, ConnEvent::Message(message));
+                let records = match &message {
+                    Message::Database(DatabaseMessage::Updates { records, .. }) => records.len(),
+                    _ => 0,
+                };
+                self.event(bytes + records * EVENT_COST, ConnEvent::Message(message));
             }
         }
     }
@@ -566,6 +598,10 @@ impl Inner {
             Ok(Peer { ready, unchecked_writer }) => {
                 self.unchecked_writer = unchecked_writer;
                 self.parser.set_body_max(LENGTH_MAX);
+                if ready.extensions.iter().any(|name| name == EXTENSION_CBOR) {
+                    self.parser.allow_cbor();
+                    self.queue.encoding = Encoding::Cbor;
+                }
                 self.event(0, ConnEvent::Ready(Box::new(ready)));
             }
             Err(OpenFault::Protocol(fault)) => self.malformed(Malformed(fault)),

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::channel::{Channel, ChannelFault, RECORD_MAX};
 use crate::wire::frame::{self, PAYLOAD_END, PIECE_MAX};
-use crate::wire::message::Message;
+use crate::wire::message::{Encoding, Message};
 
 /// Small frames are gathered in one buffer up to about so many bytes.
 const GATHER_MAX: usize = 64 * 1024;
@@ -19,6 +19,8 @@ pub(super) struct SendQueue {
     parts: VecDeque<Part>,
     bytes: usize,
     scratch: Vec<u8>,
+    /// How bodies that are queued from now on are written.
+    pub(super) encoding: Encoding,
 }
 
 #[derive(Debug)]
@@ -87,7 +89,7 @@ impl SendQueue {
     fn with_body(&mut self, message: &Message, put: impl FnOnce(&mut SendQueue, &[u8])) {
         let mut body = core::mem::take(&mut self.scratch);
         body.clear();
-        message.write(&mut body);
+        message.write_in(self.encoding, &mut body);
         put(self, &body);
         if body.capacity() <= GATHER_MAX {
             self.scratch = body;

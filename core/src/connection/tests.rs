@@ -246,6 +246,60 @@ fn extensions_in_common() {
     assert_eq!(pair.server.ready().extensions, ["b"]);
 }
 
+/// Records go in batches where both sides speak CBOR, and one by one in JSON where one does not; either is read.
+#[test]
+fn bodies_are_in_the_encoding_that_was_agreed_on() {
+    let cbor = ConnConfig { extensions: Arc::new([EXTENSION_CBOR.into()]), ..config(Transport::Plain) };
+    let plain = config(Transport::Plain);
+    let record = crate::index::testing::file(&mut crate::index::testing::author(1), "/a", 1);
+    let at = Resume { token: [1; 16], arrival: 7 };
+    for (client, server, batched) in [(&cbor, &cbor, true), (&cbor, &plain, false), (&plain, &cbor, false)] {
+        let logins = vec![by_key(2, Level::ReadWrite)];
+        let mut pair = Pair::with(client, server, by_key(1, Level::ReadWrite), logins);
+        pair.cuts = Some(Rng::from_seed([3; 32]));
+        pair.run();
+        pair.client.conn.send_records(&[&record, &record], Some(at));
+        pair.server.conn.send_records(&[&record, &record], Some(at));
+        pair.run();
+        for side in [&pair.client, &pair.server] {
+            let said: Vec<_> = side.events[1..]
+                .iter()
+                .map(|event| match event {
+                    ConnEvent::Message(Message::Database(message)) => message.clone(),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            let update = |at| DatabaseMessage::Update { record: Box::new(record.clone()), at };
+            let each = [update(None), update(Some(at))];
+            let records = vec![record.clone(), record.clone()];
+            let batch = [DatabaseMessage::Updates { records, at: Some(at) }];
+            assert_eq!(said, if batched { &batch[..] } else { &each[..] });
+        }
+    }
+}
+
+/// JSON stays allowed where CBOR is, and CBOR that was not agreed on ends the link.
+#[test]
+fn cbor_only_where_it_was_agreed_on() {
+    let cbor = ConnConfig { extensions: Arc::new([EXTENSION_CBOR.into()]), ..config(Transport::Plain) };
+    let looking = Message::Database(DatabaseMessage::Looking { looking: true });
+    for (agreed, encoding) in
+        [(true, Encoding::Json), (true, Encoding::Cbor), (false, Encoding::Json), (false, Encoding::Cbor)]
+    {
+        let theirs = if agreed { cbor.clone() } else { config(Transport::Plain) };
+        let logins = vec![by_key(2, Level::ReadWrite)];
+        let mut pair = Pair::with(&cbor, &theirs, by_key(1, Level::ReadWrite), logins);
+        pair.run();
+        pair.client.conn.inner.queue.encoding = encoding;
+        assert!(pair.client.conn.send(&looking));
+        pair.run();
+        let refused = encoding == Encoding::Cbor && !agreed;
+        assert_eq!(matches!(pair.server.closed(), Some(CloseReason::Protocol(_))), refused);
+        let heard = matches!(pair.server.events.get(1), Some(ConnEvent::Message(Message::Database(_))));
+        assert_eq!(heard, !refused);
+    }
+}
+
 #[test]
 fn payloads_arrive_whole() {
     for transport in [Transport::Plain, tls()] {

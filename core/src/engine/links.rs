@@ -13,7 +13,6 @@ use crate::index::record::Record;
 use crate::io::Output;
 use crate::share::clock::ClockSample;
 use crate::time::Instant;
-use crate::wire::database;
 use crate::wire::message::Message;
 
 /// Bytes that may wait for one link's socket before nothing more is read from disk for it.
@@ -103,10 +102,10 @@ impl Links {
         }
     }
 
-    /// Sends a record.
-    pub fn send_update(&mut self, conn: ConnId, record: &Record, at: Option<Resume>) {
+    /// Sends records, of which the last stands at `at` in this side's store.
+    pub fn send_records(&mut self, conn: ConnId, records: &[&Record], at: Option<Resume>) {
         if let Some(connection) = self.connection(conn) {
-            connection.send_body(|body| database::write_update(record, at, body));
+            connection.send_records(records, at);
             self.writable.insert(conn);
         }
     }

@@ -15,7 +15,7 @@ use crate::club::keys::Club;
 use crate::club::level::Level;
 use crate::connection::login::{Login, Logins, Method, Role, Secret};
 use crate::connection::reason::CloseReason;
-use crate::connection::{ConnConfig, ConnEvent, Connection, PING_TIMEOUT_DEFAULT, Ready};
+use crate::connection::{ConnConfig, ConnEvent, Connection, EXTENSION_CBOR, PING_TIMEOUT_DEFAULT, Ready};
 use crate::discovery::lan::{LanId, day};
 use crate::discovery::network::Networks;
 use crate::engine::Engine;
@@ -189,7 +189,7 @@ impl Engine {
             transport,
             software: self.config.software.clone(),
             name: self.node_name().into(),
-            extensions: Arc::new([]),
+            extensions: Arc::new([EXTENSION_CBOR.into()]),
             ping_timeout: PING_TIMEOUT_DEFAULT,
         }
     }

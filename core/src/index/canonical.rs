@@ -24,6 +24,12 @@ use crate::wire::time::{parse_time, write_time};
 /// what holds more is too long for a record; it is refused before it takes memory.
 pub(crate) const PARTS_MAX: usize = VALUE_BYTES_MAX;
 
+/// The members of an entry that are known.
+pub(crate) const ENTRY_MEMBERS: [&str; 5] = ["size", "sha256", "link", "mtime", "conflict_source"];
+
+/// The members of meta that are known.
+pub(crate) const META_MEMBERS: [&str; 2] = ["unix_mode", "mtime"];
+
 impl Value {
     /// Reads any JSON. What has the shape of the directory's values becomes an entry, whatever its key.
     pub fn from_json(json: &[u8]) -> Result<Value, Malformed> {
@@ -245,8 +251,7 @@ fn entry_of(members: &Members<'_>) -> Option<EntryValue> {
         }
         _ => return None,
     };
-    const KNOWN: [&str; 5] = ["size", "sha256", "link", "mtime", "conflict_source"];
-    let extra = (known < members.len()).then(|| extra_of(members, &KNOWN));
+    let extra = (known < members.len()).then(|| extra_of(members, &ENTRY_MEMBERS));
     Some(EntryValue { content, mtime, conflict_source, extra })
 }
 
@@ -273,7 +278,7 @@ pub(crate) fn meta_of(tree: Tree<'_>) -> Result<Meta, Malformed> {
             _ => known -= 1,
         }
     }
-    meta.extra = (known < members.len()).then(|| extra_of(members, &["unix_mode", "mtime"]));
+    meta.extra = (known < members.len()).then(|| extra_of(members, &META_MEMBERS));
     Ok(meta)
 }
 
@@ -285,6 +290,18 @@ fn mode_of(octal: &str) -> Option<u32> {
 
 fn extra_of(members: &Members<'_>, known: &[&str]) -> Box<str> {
     boxed(|out| write_members(members.iter().filter(|(name, _)| !known.contains(&name.as_ref())), out))
+}
+
+/// Reads a JSON object of unknown members: at least one, and none that is known.
+pub(crate) fn extra_from_json(json: &[u8], known: &[&str]) -> Result<Box<str>, Malformed> {
+    match serde_json::from_slice::<Tree<'_>>(json) {
+        Ok(Tree::Members(members))
+            if !members.is_empty() && members.iter().all(|(name, _)| !known.contains(&name.as_ref())) =>
+        {
+            Ok(extra_of(&members, known))
+        }
+        _ => Err(Malformed("unknown members that are no object of such")),
+    }
 }
 
 /// Text of a message, borrowed from it unless it had escapes.

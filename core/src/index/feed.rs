@@ -38,6 +38,8 @@ struct Asked {
     told: Clock,
     /// The peer, and its newest revision that is known on both sides, as far as each says; 0 for none.
     last: (PeerId, u64),
+    /// How far it said meanwhile that it knows its own revisions: that counts once it was answered.
+    said: u64,
 }
 
 impl Asked {
@@ -74,7 +76,8 @@ impl LinkFeed {
             _ => ARRIVAL_FIRST,
         };
         let last = (peer, since.get(peer).min(knowledge.get(peer)));
-        self.asked = Some(Asked { since, next, current: Some(knowledge.clone()), told: Clock::new(), last });
+        self.asked =
+            Some(Asked { since, next, current: Some(knowledge.clone()), told: Clock::new(), last, said: 0 });
         self.pass(next);
     }
 
@@ -84,10 +87,16 @@ impl LinkFeed {
     }
 
     /// The peer said what it knows, in `database.current` or `database.knowledge`: that need not be sent to it. Its
-    /// word is believed about itself, whatever the link.
+    /// word is believed about itself, whatever the link. Of its own changes an answer shows it all that it asked for:
+    /// their numbers may have been given twice, and it is to see what the first ones were for.
     pub fn peer_knows(&mut self, knowledge: &Clock) {
         if let Some(asked) = &mut self.asked {
-            let since = asked.since.joined(knowledge);
+            let mut since = asked.since.joined(knowledge);
+            if asked.current.is_some() {
+                let (peer, _) = asked.last;
+                asked.said = asked.said.max(since.get(peer));
+                since.set(peer, asked.since.get(peer));
+            }
             if since.fits() {
                 asked.since = since;
             }
@@ -139,6 +148,8 @@ impl LinkFeed {
     pub fn take_current(&mut self, head: u64) -> Option<Clock> {
         let asked = self.asked.as_mut().filter(|asked| asked.next > head)?;
         let current = asked.current.take()?;
+        let (peer, _) = asked.last;
+        asked.since.set(peer, asked.since.get(peer).max(asked.said));
         asked.told.clone_from(&current);
         Some(current)
     }
@@ -152,6 +163,13 @@ impl LinkFeed {
         }
         asked.told.clone_from(knowledge);
         Some(knowledge.clone())
+    }
+
+    /// Whether the peer was sent every record up to `head`, and told all of `knowledge`.
+    pub fn is_even(&self, knowledge: &Clock, head: u64) -> bool {
+        let told =
+            |asked: &Asked| asked.next > head && asked.current.is_none() && asked.told.covers(knowledge);
+        self.asked.as_ref().is_some_and(told)
     }
 
     fn skips(&self, arrival: u64) -> bool {

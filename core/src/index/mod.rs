@@ -6,6 +6,7 @@ pub mod canonical;
 pub mod check;
 pub mod clock;
 pub mod codec;
+pub mod digest;
 pub mod feed;
 pub mod knowledge;
 pub mod merge;

@@ -132,7 +132,12 @@ impl Node {
                 self.feeds[from].peer_knows(&knowledge);
                 self.knowledge.max(&knowledge);
             }
-            DatabaseMessage::Looking { .. } | DatabaseMessage::Unknown => unreachable!(),
+            DatabaseMessage::Updates { .. }
+            | DatabaseMessage::Looking { .. }
+            | DatabaseMessage::Digest { .. }
+            | DatabaseMessage::Unknown => {
+                unreachable!()
+            }
         }
     }
 }

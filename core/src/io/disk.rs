@@ -317,7 +317,7 @@ pub enum DiskOp {
         /// The temps.
         temps: Vec<TempId>,
     },
-    /// Removes all temps but these. Answer: [`DiskDone::Unit`].
+    /// Removes all temps but these. Answer: [`DiskDone::Swept`].
     SweepTemps {
         /// The number.
         root: RootId,
@@ -490,6 +490,8 @@ pub enum DiskDone {
         /// How many bytes the file had before.
         existing: u64,
     },
+    /// Of the temps that were to stay those that are there.
+    Swept(Vec<TempId>),
     /// Per item: whether it went.
     Removed(Vec<Result<(), DiskError>>),
     /// The archive.

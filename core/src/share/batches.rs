@@ -201,6 +201,7 @@ impl Share {
         for conn in effects.caught_up {
             if let Some(link) = self.links.get_mut(&conn) {
                 link.caught_up = true;
+                self.heard_from.insert(link.peer);
             }
         }
         for conn in effects.done_from {
@@ -222,6 +223,7 @@ impl Share {
         }
         // An intent explains the first look at its path and no later one: the same content may come from the user then.
         self.forget_intents(&effects.judged, &ops);
+        self.intents_dropped(ctx, &ops);
         let grown = effects.archived.iter().fold(0u64, |sum, kept| sum.saturating_add(kept.file.stamp.size));
         self.archive_space.grew(grown, ctx.now.mono);
         // What a peer writes that may not author is put back into the archive anyway.
@@ -247,7 +249,10 @@ impl Share {
         }
         for task in effects.tasks {
             let unseen = self.survey.is_above_unseen(task.path());
-            if !self.is_unjudged(&task) && !self.work.holds_back(&task, unseen, ctx.now) {
+            if self.is_looking() && matches!(task, Task::Rename { .. }) {
+                // The last run may have renamed it and not told the database: that is to be seen first.
+                self.unjudged = true;
+            } else if !self.is_unjudged(&task) && !self.work.holds_back(&task, unseen, ctx.now) {
                 self.work.begin(task);
             }
         }

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 
+use crate::files::conflict;
 use crate::files::path::RelPath;
 use crate::files::row::{Base, DiskState, PathRow};
 use crate::index::record::{EntryContent, Record};
@@ -91,8 +92,13 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
         Outcome::Missed => {
             let row = txn.row(path)?;
             let now = row.base_uuid().map(|uuid| txn.record(uuid)).transpose()?.flatten();
-            if now.is_some_and(|now| !now.deleted()) {
-                // If a user moved it, what the row knows is all that tells the file from a new one.
+            let kept = match txn.base_of(&row)? {
+                Some(base) => kept_record(txn, &base)?.is_some_and(|kept| kept.deleted()),
+                None => false,
+            };
+            if kept || now.is_some_and(|now| !now.deleted() || !path.is_key(&now.key)) {
+                // If a user moved it, or it was renamed here and the database does not know that, what the row knows is
+                // all that tells the file from a new one.
                 effects.again.push(path.clone());
             } else {
                 clear(txn, path, row)?;
@@ -157,6 +163,12 @@ fn note_archived(row: &PathRow, path: &RelPath, folder: Option<&str>, effects: &
     if let (Some(folder), Some(disk)) = (folder, &row.disk) {
         effects.archived.extend(Kept::new(folder, path, disk, row.base_uuid()));
     }
+}
+
+/// The conflict file's record of a value that lost, if it is known.
+pub fn kept_record(txn: &mut Txn, loser: &Record) -> Result<Option<Arc<Record>>, Miss> {
+    let (_, uuid) = conflict::conflict_id(loser.uuid, &loser.value_change);
+    txn.record(uuid)
 }
 
 /// The base of content at `path` that is `version`: the index's own version where that looks the same there.

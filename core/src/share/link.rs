@@ -17,6 +17,7 @@ use crate::index::record::Record;
 use crate::io::store::{Query, Row, Space, StoreOp};
 use crate::share::clock::ClockSample;
 use crate::share::pipeline::Op;
+use crate::share::sums::Sums;
 use crate::share::{Asked, Ctx, Share, layout, txn};
 use crate::time::Instant;
 use crate::wire::database::DatabaseMessage;
@@ -49,6 +50,8 @@ pub struct PeerLink {
     loading: bool,
     /// The content whose payload is under way.
     receiving: Option<Sha256>,
+    /// What both sides say of all that they hold.
+    pub(super) sums: Sums,
     /// When it was opened.
     pub since: Instant,
     /// What its clock said when it introduced itself, and when that was; `None` once the two times cannot be compared
@@ -70,6 +73,7 @@ impl PeerLink {
             queued: 0,
             loading: false,
             receiving: None,
+            sums: Sums::default(),
             since,
             clock: None,
         }
@@ -84,12 +88,16 @@ impl PeerLink {
         token: [u8; 16],
         to: u64,
     ) {
-        let mut records = records.peekable();
-        while let Some((arrival, record)) = records.next() {
-            if self.feed.offer(arrival, record) {
-                let at = records.peek().is_none().then_some(Resume { token, arrival });
-                ctx.links.send_update(conn, record, at);
+        let (mut wanted, mut at) = (Vec::new(), None);
+        for (arrival, record) in records {
+            let offered = self.feed.offer(arrival, record);
+            if offered {
+                wanted.push(record);
             }
+            at = offered.then_some(Resume { token, arrival });
+        }
+        if !wanted.is_empty() {
+            ctx.links.send_records(conn, &wanted, at);
         }
         self.feed.advance(to);
     }
@@ -104,7 +112,7 @@ impl Share {
         self.work.fetcher.source_up(conn, peer, writer, ctx.now, ctx.out);
         self.work.retry_all();
         let message = DatabaseMessage::GetUpdates {
-            since: self.progress.asks_since(self.keys.id()),
+            since: self.progress.asks_since(self.keys.id(), self.heard_from.contains(&peer)),
             resume: self.resumes.get(&peer).copied(),
         };
         ctx.links.send(conn, &Message::Database(message));
@@ -140,18 +148,32 @@ impl Share {
                 self.pipeline.push(Op::Asked { conn, since, resume });
             }
             DatabaseMessage::Update { record, at } => {
+                link.sums.more_came();
                 link.queued += 1;
                 self.pipeline.push(Op::Remote { conn, record: record.into(), at });
             }
+            DatabaseMessage::Updates { records, at } => {
+                let count = records.len();
+                link.sums.more_came();
+                link.queued += count;
+                for (index, record) in records.into_iter().enumerate() {
+                    // Only the last says how far the sender is.
+                    let at = at.filter(|_| index + 1 == count);
+                    self.pipeline.push(Op::Remote { conn, record: record.into(), at });
+                }
+            }
             DatabaseMessage::Current { knowledge } => {
+                link.sums.more_came();
                 link.queued += 1;
                 self.pipeline.push(Op::Knowledge { conn, knowledge, current: true });
             }
             DatabaseMessage::Knowledge { knowledge } => {
+                link.sums.more_came();
                 link.queued += 1;
                 self.pipeline.push(Op::Knowledge { conn, knowledge, current: false });
             }
             DatabaseMessage::Looking { looking } => link.looking = looking,
+            DatabaseMessage::Digest { digest } => link.sums.said(digest),
             _ => {}
         }
         Ok(())
@@ -253,6 +275,7 @@ impl Share {
             }
         }
         self.feed_links(ctx);
+        self.compare_sums(ctx);
     }
 
     /// A peer's question was taken up: it is sent what it lacks.

@@ -5,7 +5,6 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use crate::engine::command::Existing;
-use crate::files::conflict;
 use crate::files::local::{Found, LocalChange, Observed, local_change, mode_of};
 use crate::files::path::RelPath;
 use crate::files::plan::{Policy, Target, has_meta_of, live_meta, wanted_meta};
@@ -13,11 +12,13 @@ use crate::files::reconcile::inode_key;
 use crate::files::row::{Base, DiskState};
 use crate::ids::Uuid;
 use crate::index::author::{self, Author, Revision, Unmade};
+use crate::index::clock::Clock;
 use crate::index::merge;
 use crate::index::record::{EntryContent, Meta, Record, Value};
 use crate::io::disk::Stamp;
 use crate::share::archived::Taken;
-use crate::share::finish::base_for;
+use crate::share::finish::{base_for, kept_record};
+use crate::share::leftovers::placed_unseen;
 use crate::share::planning::{Judge, Scene, all};
 use crate::share::txn::Miss;
 use crate::time::WallTime;
@@ -428,11 +429,12 @@ impl Judge<'_> {
     /// record names may be nowhere any more, and who replaced it had seen it.
     fn loser_replaced(&mut self, scene: &Scene) -> Result<(), Miss> {
         let (Some(base), Some(now)) = (&scene.base, &scene.base_now) else { return Ok(()) };
-        if !merge::conflicts(now, base) {
+        // A value that has seen both may have come since it lost.
+        if now.value_change == base.value_change {
             return Ok(());
         }
-        let (_, uuid) = conflict::conflict_id(base.uuid, &base.value_change);
-        let Some(record) = self.txn.record(uuid)?.filter(|record| !record.deleted()) else { return Ok(()) };
+        let kept = kept_record(self.txn, base)?;
+        let Some(record) = kept.filter(|record| !record.deleted()) else { return Ok(()) };
         let Some(path) = RelPath::from_key(&record.key) else { return Ok(()) };
         if record.content() != base.content() || self.txn.row(&path)?.disk.is_some() {
             return Ok(());
@@ -507,6 +509,9 @@ impl Judge<'_> {
         let (Some(base), Some(was)) = (self.txn.base_of(&from_row)?, from_row.disk.clone()) else {
             return Ok(false);
         };
+        if was.content == now.content && self.take_renamed(&base, from, to, now)? {
+            return Ok(true);
+        }
         let current = self.txn.record(base.uuid)?;
         let taken = !to_row.live.is_empty() || to_row.disk.is_some();
         // If others moved it meanwhile, both moves are true, and the later one stays.
@@ -548,6 +553,33 @@ impl Judge<'_> {
         Ok(true)
     }
 
+    /// What lay at `from` was renamed because its record has another key by now, or is the loser's that it became the
+    /// conflict file of, and somebody deleted or changed that record before the database knew of the rename: a program
+    /// was killed then, or the folder was away. That is no move of a user's.
+    fn take_renamed(
+        &mut self,
+        base: &Record,
+        from: &RelPath,
+        to: &RelPath,
+        now: &DiskState,
+    ) -> Result<bool, Miss> {
+        let records = [self.txn.record(base.uuid)?, kept_record(self.txn, base)?];
+        let has_gone_on = |record: &Record| record.deleted() || record.content() != Some(&now.content);
+        let is_this = |record: &Arc<Record>| to.is_key(&record.key) && has_gone_on(record);
+        let Some(record) = records.into_iter().flatten().find(is_this) else { return Ok(false) };
+        let mut from_row = self.txn.row(from)?;
+        let mut to_row = self.txn.row(to)?;
+        self.txn.emptied(from)?;
+        from_row.disk = None;
+        from_row.base = Base::None;
+        from_row.implied = false;
+        to_row.disk = Some(now.clone());
+        to_row.base = Base::Older(Box::new(renamed(base, &record)));
+        self.txn.put_row(from, from_row);
+        self.txn.put_row(to, to_row);
+        Ok(true)
+    }
+
     /// After a crash: content that an install had just put there is that version, not a user's edit.
     fn take_intent(&mut self, path: &RelPath, now: Option<&DiskState>) -> Result<bool, Miss> {
         let (Some(intent), Some(now)) = (self.intents.get(path), now) else { return Ok(false) };
@@ -556,12 +588,31 @@ impl Judge<'_> {
         }
         let mut row = self.txn.row(path)?;
         row.base = base_for(self.txn, intent, path)?;
-        // What was put in place had its mode and time: others were set since, and nobody would look at them again.
-        if matches!(row.base, Base::Index(_)) && !has_meta_of(now, intent) {
-            row.base = Base::None;
-        }
-        row.disk = Some(now.clone());
+        row.disk = if has_meta_of(now, intent) {
+            Some(now.clone())
+        } else {
+            // What was put in place had its mode and time: others were set since, and that is seen by another look.
+            self.effects.again.push(path.clone());
+            placed_unseen(intent)
+        };
         self.txn.put_row(path, row);
         Ok(true)
     }
+}
+
+/// A version under the key that its record, or its conflict file's, has.
+fn renamed(version: &Record, record: &Record) -> Record {
+    let mut value = version.value.clone();
+    let mut deleted_clock = version.deleted_clock.clone();
+    if let Value::Entry(entry) = &mut value
+        && record.uuid != version.uuid
+    {
+        entry.conflict_source = record.conflict_source();
+        deleted_clock = Clock::default();
+    }
+    let (uuid, key, key_change) = (record.uuid, record.key.clone(), record.key_change);
+    let mut clock = version.clock.clone();
+    clock.join(&Clock::of(key_change.peer, key_change.rev));
+    let update = version.update.max(key_change);
+    Record { uuid, key, key_change, value, clock, deleted_clock, update, ..version.clone() }
 }

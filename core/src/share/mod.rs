@@ -16,6 +16,7 @@ pub mod fresh;
 pub mod intents;
 pub mod kept;
 pub mod layout;
+mod leftovers;
 pub mod link;
 pub mod local;
 pub mod made;
@@ -29,6 +30,7 @@ pub mod restored;
 #[cfg(test)]
 mod resume_tests;
 pub mod status;
+mod sums;
 pub mod survey;
 pub mod task;
 pub mod txn;
@@ -36,7 +38,7 @@ pub mod unusable;
 pub mod waits;
 pub mod work;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -56,7 +58,7 @@ use crate::ids::{ConnId, PeerId, RootId, Token};
 use crate::index::codec::PeerTable;
 use crate::index::knowledge::Resume;
 use crate::index::record::Record;
-use crate::io::store::{Query, Row, Space, StoreDone, StoreError, StoreOp, Write};
+use crate::io::store::{Row, Space, StoreDone, StoreError, Write};
 use crate::io::{Completion, DiskDone, DiskError, DiskOp};
 use crate::rng::Rng;
 use crate::share::archive_space::ArchiveSpace;
@@ -65,6 +67,7 @@ use crate::share::clock::ClockWatch;
 use crate::share::faults::Faults;
 use crate::share::folder::Folder;
 use crate::share::fresh::Fresh;
+use crate::share::intents::Intent;
 use crate::share::layout::Fact;
 use crate::share::link::PeerLink;
 use crate::share::made::Made;
@@ -176,7 +179,13 @@ pub struct Share {
     intents: BTreeMap<RelPath, Arc<Record>>,
     /// Keys of those that the last run left in the database.
     intents_left: Vec<Vec<u8>>,
+    /// Those of the last run of which it is not known yet whether they came to pass, and the keys of their rows.
+    left: Vec<(Vec<u8>, Intent)>,
     pub(crate) resumes: BTreeMap<PeerId, Resume>,
+    /// Writers whose answers were taken in full in this run.
+    heard_from: BTreeSet<PeerId>,
+    /// Peers that were asked for all once more, as they know the same and hold something else, and when.
+    asked_anew: BTreeMap<PeerId, Instant>,
     pipeline: Pipeline,
     retry_store_at: Option<Instant>,
     /// A new identity that could not be stored.
@@ -218,8 +227,6 @@ enum Asked {
     Identity(Vec<Write>),
 }
 
-/// Installs and downloads that the last run may have left; more than it ever had under way.
-const LEFTOVERS_MAX: u32 = 10_000;
 /// Observations of one operation.
 const OBSERVATIONS: usize = 500;
 /// What is found in one look after another counts as found at once for so long.
@@ -274,6 +281,9 @@ impl Share {
             uuid_prefix: rng.bytes(),
             intents: BTreeMap::new(),
             intents_left: Vec::new(),
+            left: Vec::new(),
+            heard_from: BTreeSet::new(),
+            asked_anew: BTreeMap::new(),
             resumes: BTreeMap::new(),
             pipeline: Pipeline::default(),
             retry_store_at: None,
@@ -314,21 +324,6 @@ impl Share {
     /// Whether local changes may be authored and remote ones judged.
     fn is_member(&self) -> bool {
         self.membership == Membership::Member
-    }
-
-    /// Asks the store for what the last run left.
-    fn load_leftovers(&mut self, ctx: &mut Ctx<'_>) {
-        let (start, end) = layout::club_range(self.root);
-        let range =
-            |space| Query::Range { space, start: start.clone(), end: end.clone(), limit: LEFTOVERS_MAX };
-        if !core::mem::replace(&mut self.asked_intents, true) {
-            let token = ctx.out.store(StoreOp::Load { queries: [range(Space::Intent)].into() });
-            self.tokens.insert(token, Asked::Intents);
-        }
-        if !core::mem::replace(&mut self.asked_partials, true) {
-            let token = ctx.out.store(StoreOp::Load { queries: [range(Space::Partial)].into() });
-            self.tokens.insert(token, Asked::Partials);
-        }
     }
 
     /// Lets every part do what it can; called after each input.
@@ -404,7 +399,7 @@ impl Share {
     fn may_look(&self) -> bool {
         let member = self.is_member() && self.folder.is_open() && self.progress.caught_up;
         let free = self.retry_store_at.is_none() && self.flushing.is_none();
-        member && !self.paused && free && !self.waits_for_leftovers()
+        member && !self.paused && free && !self.waits_for_leftovers() && self.left.is_empty()
     }
 
     /// Whether the first look of this run is to come or under way, or not all that it found is stored.
@@ -416,11 +411,6 @@ impl Share {
     /// what is gone after a power cut would then pass for a user's delete.
     fn flush_before_look(&mut self, ctx: &mut Ctx<'_>) {
         self.flushing = Some(ctx.out.disk(DiskOp::Flush { root: self.root }));
-    }
-
-    fn waits_for_leftovers(&self) -> bool {
-        let asked = self.asked_intents && self.asked_partials;
-        !asked || self.tokens.values().any(|asked| matches!(asked, Asked::Intents | Asked::Partials))
     }
 
     fn pump_work(&mut self, ctx: &mut Ctx<'_>) {
@@ -472,12 +462,6 @@ impl Share {
         let ready = self.retry_store_at.is_none() && !self.waits_for_leftovers() && self.sweeping.is_none();
         let looked = self.progress.looked_through && !self.progress.tail_lost && ready;
         !self.paused && self.is_member() && self.folder.is_open() && looked
-    }
-
-    /// Has all temps removed that nothing needs any more.
-    fn sweep_temps(&mut self, ctx: &mut Ctx<'_>) {
-        let keep = self.work.temps_in_use();
-        self.sweeping = Some(ctx.out.disk(DiskOp::SweepTemps { root: self.root, keep }));
     }
 
     /// Whether changes made here may leave this peer.
@@ -554,8 +538,7 @@ impl Share {
             return self.work.handle_disk(token, result, &self.peers, ctx.now, ctx.out);
         }
         if self.sweeping == Some(token) {
-            self.sweeping = None;
-            return;
+            return self.temps_swept(result);
         }
         if self.flushing == Some(token) {
             self.flushing = None;
@@ -577,10 +560,8 @@ impl Share {
                 self.survey.look_through();
                 self.flush_before_look(ctx);
                 self.work.retry_all();
-                if self.asked_partials && !self.waits_for_leftovers() {
-                    // What was to be removed while the folder was away is still there.
-                    self.sweep_temps(ctx);
-                }
+                // What was to be removed while the folder was away is still there.
+                self.sweep_temps(ctx);
                 return;
             }
             Some(Err(trouble)) => {
@@ -617,21 +598,7 @@ impl Share {
         match asked {
             Asked::Arrivals(conn, head) => self.arrivals_loaded(ctx, conn, head, rows()),
             Asked::Records(conn, arrivals, to) => self.records_loaded(ctx, conn, &arrivals, to, answers),
-            Asked::Intents => {
-                for (key, value) in rows() {
-                    match intents::decode(&value, &self.peers) {
-                        Ok(items) => {
-                            let items = items.into_iter().map(|(path, record)| (path, Arc::new(record)));
-                            self.intents.extend(items);
-                        }
-                        Err(_) => {
-                            log::error!("{}: what was being installed cannot be read", self.folder.path)
-                        }
-                    }
-                    self.intents_left.push(key);
-                }
-                self.unjudged = !self.intents.is_empty();
-            }
+            Asked::Intents => self.intents_loaded(ctx, rows()),
             Asked::Partials => {
                 self.work.fetcher.load(&rows(), ctx.out);
                 self.sweep_temps(ctx);
@@ -664,7 +631,8 @@ impl Share {
         let survey = self.survey.poll_timeout().filter(|_| looks);
         let late = self.late.poll_timeout().filter(|_| self.may_work());
         let (work, folder) = (self.work.poll_timeout(), self.folder.poll_timeout());
-        let parts = [work, survey, late, self.retry_store_at, folder, self.waits_timeout()];
+        let parts =
+            [work, survey, late, self.retry_store_at, folder, self.waits_timeout(), self.sums_timeout()];
         parts.into_iter().flatten().min()
     }
 

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::ids::PeerId;
 use crate::index::clock::Clock;
 use crate::index::codec::{self, Damaged, PeerTable};
+use crate::index::digest::Digest;
 use crate::index::knowledge::Resume;
 use crate::share::txn::Totals;
 use crate::time::WallTime;
@@ -85,8 +86,10 @@ pub struct Progress {
 /// How many runs are remembered; who read in an earlier one reads all again.
 pub const RUNS_MAX: usize = 16;
 
-const FORMAT: u8 = 5;
-/// As [`FORMAT`], without the revisions that were made again and told, and without what was heard.
+const FORMAT: u8 = 6;
+/// As [`FORMAT`], without the sum over all records.
+const FORMAT_FIFTH: u8 = 5;
+/// As [`FORMAT_FIFTH`], without the revisions that were made again and told, and without what was heard.
 const FORMAT_FOURTH: u8 = 4;
 /// As [`FORMAT_FOURTH`], without the names of runs.
 const FORMAT_THIRD: u8 = 3;
@@ -102,7 +105,7 @@ impl Progress {
         out.push(FORMAT);
         let flags = [self.caught_up, self.looked_through, self.met, self.tail_lost, self.heard];
         out.push((0..).zip(flags).map(|(bit, flag)| u8::from(flag) << bit).sum());
-        let Totals { files, bytes, pending, pending_bytes, conflicts, pathless } = self.totals;
+        let Totals { files, bytes, pending, pending_bytes, conflicts, pathless, digest } = self.totals;
         for number in [self.revision, self.arrival, files, bytes, pending, pending_bytes, conflicts] {
             out.extend_from_slice(&number.to_be_bytes());
         }
@@ -111,6 +114,8 @@ impl Progress {
         for number in [self.run.revision, self.run.arrival, pathless, self.reclaimed, self.told] {
             out.extend_from_slice(&number.to_be_bytes());
         }
+        // 0 for none; a sum that is 0 by chance counts as none.
+        out.extend_from_slice(&digest.unwrap_or_default().to_bytes());
         out.extend_from_slice(&self.token);
         // At most `RUNS_MAX`.
         out.push(self.runs.len() as u8);
@@ -141,6 +146,7 @@ impl Progress {
             pending_bytes: number(&mut rest)?,
             conflicts: number(&mut rest)?,
             pathless: 0,
+            digest: None,
         };
         let knowledge = codec::decode_clock(&mut rest, peers)?;
         let (caught_up, looked_through) = (flags & 1 != 0, flags & 2 != 0);
@@ -170,6 +176,11 @@ impl Progress {
         if format > FORMAT_FOURTH {
             progress.reclaimed = number(&mut rest)?;
             progress.told = number(&mut rest)?;
+        }
+        if format > FORMAT_FIFTH {
+            let digest = Digest::from_bytes(token(&mut rest)?);
+            let known = digest != Digest::default() || arrival == 0;
+            progress.totals.digest = known.then_some(digest);
         }
         if format > FORMAT_THIRD {
             progress.token = token(&mut rest)?;
@@ -231,10 +242,11 @@ impl Progress {
     }
 
     /// Since when a peer is asked for what it has. Of our own changes it is to send all that are not confirmed: those
-    /// that this store lost may be among them.
-    pub fn asks_since(&self, own: PeerId) -> Clock {
+    /// that this store lost may be among them. `heard` says whether this peer's answer was taken in full in this run:
+    /// what another one said proves nothing about what this one was told.
+    pub fn asks_since(&self, own: PeerId, heard: bool) -> Clock {
         let mut since = self.doubted(own).unwrap_or_else(|| self.knowledge.clone());
-        if self.is_unconfirmed() {
+        if self.is_unconfirmed() || !heard {
             since.set(own, since.get(own).min(self.run.revision));
         }
         since
@@ -289,6 +301,7 @@ mod tests {
         progress.knowledge.set(PeerId([3; 16]), 12);
         progress.totals.bytes = u64::MAX;
         progress.totals.pathless = 4;
+        progress.totals.digest = Some(Digest::from_bytes([5; 16]));
         progress.latest = WallTime(-5);
         (progress.met, progress.heard, progress.tail_lost) = (true, true, true);
         progress.reclaimed = 6;
@@ -314,21 +327,25 @@ mod tests {
         // As earlier versions wrote it.
         let tail = bytes.len() - FORMER_MAX * 40;
         let runs = tail - 17 - RUNS_MAX * 24;
-        let fourth = [&[FORMAT_FOURTH], &bytes[1..runs - 16], &bytes[runs..]].concat();
+        let fifth = [&[FORMAT_FIFTH], &bytes[1..runs - 16], &bytes[runs..]].concat();
+        let read = Progress::decode(&fifth, &peers).unwrap();
+        assert_eq!(progress.totals.digest.take(), Some(Digest::from_bytes([5; 16])));
+        assert_eq!(read, progress);
+        let fourth = [&[FORMAT_FOURTH], &bytes[1..runs - 32], &bytes[runs..]].concat();
         let read = Progress::decode(&fourth, &peers).unwrap();
         assert_eq!(core::mem::take(&mut progress.reclaimed), 6);
         progress.told = progress.run.revision;
         assert_eq!(read, progress);
-        let third = [&[FORMAT_THIRD], &bytes[1..runs - 16], &bytes[tail..]].concat();
+        let third = [&[FORMAT_THIRD], &bytes[1..runs - 32], &bytes[tail..]].concat();
         let read = Progress::decode(&third, &peers).unwrap();
         assert_eq!((read.token, core::mem::take(&mut progress.runs).len()), ([0; 16], RUNS_MAX));
         progress.token = [0; 16];
         assert_eq!(read, progress);
-        let second = [&[FORMAT_SECOND], &bytes[1..runs - 24], &bytes[tail..]].concat();
+        let second = [&[FORMAT_SECOND], &bytes[1..runs - 40], &bytes[tail..]].concat();
         let mut read = Progress::decode(&second, &peers).unwrap();
         assert_eq!(core::mem::replace(&mut read.totals.pathless, 4), 0);
         assert_eq!(read, progress);
-        let mut first = bytes[..runs - 48].to_vec();
+        let mut first = bytes[..runs - 64].to_vec();
         first[0] = FORMAT_FIRST;
         let read = Progress::decode(&first, &peers).unwrap();
         assert_eq!((read.knowledge, read.run), (progress.knowledge, RunStart { revision: 7, arrival: 9 }));
@@ -351,9 +368,10 @@ mod tests {
         assert_eq!((progress.run, progress.met, progress.confirmed()), (start, false, 8));
         let own = PeerId([9; 16]);
         progress.knowledge = Clock::of(own, 8);
-        assert_eq!((progress.doubted(own), progress.asks_since(own)), (None, Clock::of(own, 7)));
+        assert_eq!((progress.doubted(own), progress.asks_since(own, true)), (None, Clock::of(own, 7)));
         progress.heard = true;
-        assert_eq!(progress.asks_since(own), Clock::of(own, 8));
+        assert_eq!(progress.asks_since(own, true), Clock::of(own, 8));
+        assert_eq!(progress.asks_since(own, false), Clock::of(own, 7), "of a peer that was not heard yet");
         progress.heard = false;
         progress.give_up(PeerId([3; 16]));
         let former = Former { id: PeerId([3; 16]), above: 7, next: 10, end: 11 };

@@ -94,7 +94,9 @@ impl Judge<'_> {
     /// it yet, it may be nowhere now.
     pub(super) fn note_thrown(&mut self, scene: &Scene) -> Result<(), Miss> {
         let (Some(base), Some(now)) = (&scene.base, &scene.base_now) else { return Ok(()) };
-        let Some(source) = now.conflict_source().filter(|_| now.deleted()) else { return Ok(()) };
+        // It was dropped when it was kept, also where somebody has written on in it since.
+        let dropped = base.value_change.seen_by(&now.deleted_clock);
+        let Some(source) = base.conflict_source().filter(|_| dropped) else { return Ok(()) };
         let Some(original) = self.txn.record(source)?.filter(|original| !original.deleted()) else {
             return Ok(());
         };

@@ -8,6 +8,7 @@ use crate::engine::command::Existing;
 use crate::files::fixture::file_record;
 use crate::index::clock::Clock;
 use crate::io::Output;
+use crate::io::store::StoreOp;
 use crate::time::{Instant, WallTime};
 use crate::wire::database::DatabaseMessage;
 use crate::wire::message::Message;

@@ -16,6 +16,7 @@ use crate::files::row::{Base, PathRow};
 use crate::files::serve::content_key;
 use crate::ids::{RootId, Sha256, Uuid};
 use crate::index::codec::{self, Damaged, PeerTable};
+use crate::index::digest::Digest;
 use crate::index::record::{EntryContent, Record, Value};
 use crate::io::store::{Query, Row, Space, Write};
 use crate::share::layout;
@@ -59,7 +60,7 @@ struct StoredRecord {
 }
 
 /// What a share counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
     /// Live files.
     pub files: u64,
@@ -73,6 +74,23 @@ pub struct Totals {
     pub conflicts: u64,
     /// Live records whose key is meant as a path and cannot be one; they count nowhere else.
     pub pathless: u64,
+    /// The sum over all records; `None` in a store that an earlier version began.
+    pub digest: Option<Digest>,
+}
+
+impl Default for Totals {
+    /// Of a store without records.
+    fn default() -> Totals {
+        Totals {
+            files: 0,
+            bytes: 0,
+            pending: 0,
+            pending_bytes: 0,
+            conflicts: 0,
+            pathless: 0,
+            digest: Some(Digest::default()),
+        }
+    }
 }
 
 /// What a transaction changed, for one whose view of the store is older.
@@ -395,6 +413,10 @@ impl Txn {
         }
         if let Some(old) = &old {
             self.count(old, old_path.is_some(), false);
+        }
+        if let Some(digest) = &mut self.totals.digest {
+            old.iter().for_each(|old| digest.take(old));
+            digest.add(&record);
         }
         self.count(&record, new_path.is_some(), true);
         self.arrival += 1;

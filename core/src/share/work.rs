@@ -145,6 +145,8 @@ pub struct Work {
     next_id: u64,
     next_temp: u64,
     intents_base: u64,
+    /// Temps that were not put in place, by the key of the intents that name them.
+    left_over: BTreeMap<Vec<u8>, Vec<TempId>>,
     links: Vec<(Stage, RelPath, Arc<Record>, Option<Stamp>)>,
     renames: Vec<Renaming>,
     dirs: Vec<(RelPath, Option<Arc<Record>>)>,
@@ -204,6 +206,7 @@ impl Work {
             // The fetcher counts up from its own base; this half of the numbers is never reached by it.
             next_temp: temp_base ^ (1 << 63),
             intents_base: temp_base,
+            left_over: BTreeMap::new(),
             links: Vec::new(),
             renames: Vec::new(),
             dirs: Vec::new(),
@@ -311,6 +314,7 @@ impl Work {
     pub fn temps_in_use(&self) -> Vec<TempId> {
         let mut temps = self.fetcher.temps_in_use();
         temps.extend(self.staged().map(|item| item.temp));
+        temps.extend(self.left_over.values().flatten());
         for job in self.jobs.values() {
             if let Job::StageLinks(links) = job {
                 temps.extend(links.iter().map(|(temp, ..)| *temp));

@@ -15,6 +15,7 @@ use crate::index::canonical::{
 };
 use crate::index::check::check;
 use crate::index::clock::{Clock, PEERS_MAX, REV_MAX};
+use crate::index::digest::Digest;
 use crate::index::knowledge::Resume;
 use crate::index::record::{Change, Record};
 use crate::time::WallTime;
@@ -24,6 +25,9 @@ use crate::wire::time::parse_time;
 /// The largest body that is read as a message of this family. A record at all its limits with 4096 peers in each
 /// clock stays below it: some 60 bytes an entry, six a byte where text is escaped.
 pub const BODY_BYTES_MAX: usize = 2 << 20;
+
+/// The most records in one `database.updates` (protocol §7).
+pub const UPDATES_MAX: usize = 1000;
 
 const PREFIX: &str = "database.";
 
@@ -44,6 +48,13 @@ pub enum DatabaseMessage {
         /// Where it stands in the sender's store.
         at: Option<Resume>,
     },
+    /// Several records, in the order of the sender's store. In CBOR alone: in JSON each goes by itself.
+    Updates {
+        /// The versions; 1 to [`UPDATES_MAX`].
+        records: Vec<Record>,
+        /// Where the last stands in the sender's store.
+        at: Option<Resume>,
+    },
     /// The answer to `GetUpdates` is complete.
     Current {
         /// What the sender knew when it began to answer.
@@ -58,6 +69,11 @@ pub enum DatabaseMessage {
     Looking {
         /// Whether it does so still.
         looking: bool,
+    },
+    /// The sum over all records that the sender holds, after it has sent all of them and said what it knows.
+    Digest {
+        /// The sum.
+        digest: Digest,
     },
     /// A message of this family that this version does not know; to be ignored.
     Unknown,
@@ -75,7 +91,7 @@ impl DatabaseMessage {
     /// would go unchecked.
     pub fn read(type_name: &str, body: &[u8]) -> Result<DatabaseMessage, Malformed> {
         let name = type_name.strip_prefix(PREFIX).unwrap_or_default();
-        if !matches!(name, "get_updates" | "update" | "current" | "knowledge" | "looking") {
+        if !matches!(name, "get_updates" | "update" | "current" | "knowledge" | "looking" | "digest") {
             return Ok(DatabaseMessage::Unknown);
         }
         if body.len() > BODY_BYTES_MAX {
@@ -101,6 +117,12 @@ impl DatabaseMessage {
                     shaped(body, "database.looking: `looking` is missing, or neither true nor false")?;
                 Ok(DatabaseMessage::Looking { looking: message.looking })
             }
+            "digest" => {
+                let wrong = "database.digest: `digest` is missing, or not 32 digits of lowercase hex";
+                let message: DigestIn<'_> = shaped(body, wrong)?;
+                let digest = Uuid::from_hex(&message.digest.0).ok_or(Malformed(wrong))?;
+                Ok(DatabaseMessage::Digest { digest: Digest::from_bytes(digest.0) })
+            }
             name => {
                 let message: KnowledgeIn =
                     shaped(body, "database.knowledge: a member is missing, too large or of the wrong type")?;
@@ -114,7 +136,8 @@ impl DatabaseMessage {
         }
     }
 
-    /// Appends the whole body. Nothing is appended for [`DatabaseMessage::Unknown`].
+    /// Appends the whole body. Nothing is appended for [`DatabaseMessage::Unknown`], nor for what has no form in JSON,
+    /// [`DatabaseMessage::Updates`].
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             DatabaseMessage::GetUpdates { since, resume } => {
@@ -141,7 +164,12 @@ impl DatabaseMessage {
                 out.extend_from_slice(br#"{"type":"database.looking","looking":"#);
                 out.extend_from_slice(if *looking { b"true}" } else { b"false}" });
             }
-            DatabaseMessage::Unknown => {}
+            DatabaseMessage::Digest { digest } => {
+                out.extend_from_slice(br#"{"type":"database.digest","digest":"#);
+                write_hex(&digest.to_bytes(), out);
+                out.push(b'}');
+            }
+            DatabaseMessage::Updates { .. } | DatabaseMessage::Unknown => {}
         }
     }
 }
@@ -235,6 +263,12 @@ struct GetUpdatesIn<'a> {
 #[derive(Deserialize)]
 struct KnowledgeIn {
     knowledge: ClockIn,
+}
+
+#[derive(Deserialize)]
+struct DigestIn<'a> {
+    #[serde(borrow)]
+    digest: Text<'a>,
 }
 
 #[derive(Deserialize)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::index::author::{conflict_copy, create, delete, edit, move_to, set_meta};
+use crate::index::digest::Digest;
 use crate::index::record::{EntryContent, EntryValue, Meta, Value};
 use crate::index::testing::{WALL, author, clock, file, file_value, good_record, nth_peer, peer as nth};
 use alloc::format;
@@ -101,6 +102,7 @@ fn the_other_messages() {
         DatabaseMessage::Knowledge { knowledge },
         DatabaseMessage::Looking { looking: true },
         DatabaseMessage::Looking { looking: false },
+        DatabaseMessage::Digest { digest: Digest::from_bytes([0xa5; 16]) },
     ];
     let texts: Vec<String> = all.iter().map(written).collect();
     for (text, message) in texts.iter().zip(all) {

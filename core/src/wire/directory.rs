@@ -101,8 +101,8 @@ impl DirectoryMessage {
 
     /// Appends the body.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"type\":\"directory.");
-        out.extend_from_slice(self.verb().as_bytes());
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(self.type_name().as_bytes());
         out.push(b'"');
         match self {
             DirectoryMessage::GetPresence => {}
@@ -137,15 +137,16 @@ impl DirectoryMessage {
         matches!(self, DirectoryMessage::BloomFilter { .. } | DirectoryMessage::Data { .. })
     }
 
-    fn verb(&self) -> &'static str {
+    /// Its `type`.
+    pub(crate) fn type_name(&self) -> &'static str {
         match self {
-            DirectoryMessage::GetPresence => "get_presence",
-            DirectoryMessage::BloomFilter { .. } => "bloom_filter",
-            DirectoryMessage::Present { .. } => "present",
-            DirectoryMessage::Get { .. } => "get",
-            DirectoryMessage::Data { .. } => "data",
-            DirectoryMessage::NotPresent { .. } => "not_present",
-            DirectoryMessage::GetError { .. } => "get_error",
+            DirectoryMessage::GetPresence => "directory.get_presence",
+            DirectoryMessage::BloomFilter { .. } => "directory.bloom_filter",
+            DirectoryMessage::Present { .. } => "directory.present",
+            DirectoryMessage::Get { .. } => "directory.get",
+            DirectoryMessage::Data { .. } => "directory.data",
+            DirectoryMessage::NotPresent { .. } => "directory.not_present",
+            DirectoryMessage::GetError { .. } => "directory.get_error",
         }
     }
 }

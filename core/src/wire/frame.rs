@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use data_encoding::BASE64;
 
 use crate::error::Malformed;
+use crate::wire::cbor;
 use crate::wire::json::write_u64;
 
 /// The longest body and the longest chunk, in bytes (protocol §4).
@@ -22,7 +23,7 @@ const SIGNATURE_CHARS: usize = 88;
 pub enum Piece {
     /// A frame's body.
     Body {
-        /// The bytes, beginning with `{`, otherwise unchecked.
+        /// The bytes, beginning with `{`, or as a map in CBOR where that is allowed; otherwise unchecked.
         body: Vec<u8>,
         /// The signature of a statement, unchecked.
         signature: Option<[u8; 64]>,
@@ -43,6 +44,8 @@ pub enum Piece {
 pub struct Parser {
     state: State,
     body_max: u32,
+    /// Whether bodies without a signature may be in CBOR.
+    cbor: bool,
     /// The body or piece of payload that is being gathered. Never holds more room than twice what has arrived.
     gathered: Vec<u8>,
 }
@@ -93,12 +96,17 @@ impl Length {
 impl Parser {
     /// A parser at the start of a stream, for bodies of at most `body_max` bytes.
     pub fn new(body_max: u32) -> Parser {
-        Parser { state: State::Prefix, body_max: body_max.min(LENGTH_MAX), gathered: Vec::new() }
+        Parser { state: State::Prefix, body_max: body_max.min(LENGTH_MAX), cbor: false, gathered: Vec::new() }
     }
 
     /// Sets the limit of bodies whose length was not read yet.
     pub fn set_body_max(&mut self, body_max: u32) {
         self.body_max = body_max.min(LENGTH_MAX);
+    }
+
+    /// From the next body on, those without a signature may be in CBOR.
+    pub fn allow_cbor(&mut self) {
+        self.cbor = true;
     }
 
     /// Takes bytes off the front of `input` until a piece is whole; `None` when all of `input` is taken first.
@@ -153,7 +161,8 @@ impl Parser {
                 }
                 State::Body(kind, length) => {
                     let (kind, length) = (*kind, *length as usize);
-                    if self.gathered.is_empty() && byte != b'{' {
+                    let in_cbor = self.cbor && !kind.signed && cbor::begins_map(byte);
+                    if self.gathered.is_empty() && byte != b'{' && !in_cbor {
                         return Err(Malformed("a body that is no JSON object"));
                     }
                     let missing = length - self.gathered.len();

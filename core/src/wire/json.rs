@@ -22,13 +22,18 @@ pub const TEXT_MAX: usize = 16_777_216;
 /// One pass; nothing is allocated unless a name is escaped or more than [`NAMES_INLINE`] names are open at once. A
 /// negative zero is refused, because common parsers make a fraction of it.
 pub fn check(text: &[u8]) -> Result<(), Malformed> {
+    check_within(text, 0)
+}
+
+/// As [`check`], of a text that is to stand in `depth` arrays and objects of another.
+pub(crate) fn check_within(text: &[u8], depth: u32) -> Result<(), Malformed> {
     if text.len() > TEXT_MAX {
         return Err(Malformed("a text above 16 MiB"));
     }
     if core::str::from_utf8(text).is_err() {
         return Err(Malformed("text that is not UTF-8"));
     }
-    let mut check = Check { text, at: 0, depth: 0, names: Names::new() };
+    let mut check = Check { text, at: 0, depth, names: Names::new() };
     check.space();
     check.value()?;
     check.space();

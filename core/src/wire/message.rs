@@ -5,6 +5,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::error::Malformed;
+use crate::wire::cbor;
+use crate::wire::compact;
 use crate::wire::core_msgs::{self, Opening};
 use crate::wire::database::DatabaseMessage;
 use crate::wire::directory::DirectoryMessage;
@@ -13,6 +15,16 @@ use crate::wire::keys::KeysMessage;
 
 /// The longest `type`, in bytes.
 pub const TYPE_MAX: usize = 128;
+
+/// How bodies are written (protocol §6). Both are read where the second was agreed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// Everywhere, and always for `core` and statements.
+    #[default]
+    Json,
+    /// With the extension `cbor`.
+    Cbor,
+}
 
 /// One message.
 #[derive(Debug)]
@@ -61,6 +73,9 @@ impl Message {
     /// Reads the body of a frame and takes it over. `payload` tells whether the frame has one: a type that must have
     /// one is refused without it, and a known type that has none with it.
     pub fn read(body: Vec<u8>, signature: Option<[u8; 64]>, payload: bool) -> Result<Message, Malformed> {
+        if body.first().is_some_and(|first| cbor::begins_map(*first)) {
+            return Message::read_cbor(&body, signature.is_some(), payload);
+        }
         let type_name = json::check_body(&body)?;
         if type_name.len() > TYPE_MAX {
             return Err(Malformed("a type longer than allowed"));
@@ -83,15 +98,46 @@ impl Message {
             name if DatabaseMessage::is(name) => Message::Database(DatabaseMessage::read(name, &body)?),
             _ => Message::Unknown { type_name: type_name.into_owned() },
         };
-        match message {
-            Message::Unknown { .. } => Ok(message),
-            _ if message.has_payload() == payload => Ok(message),
+        message.fitting(payload)
+    }
+
+    fn read_cbor(body: &[u8], signed: bool, payload: bool) -> Result<Message, Malformed> {
+        if signed {
+            return Err(Malformed("a statement that is no JSON"));
+        }
+        let type_name = cbor::check_body(body)?;
+        if type_name.len() > TYPE_MAX {
+            return Err(Malformed("a type longer than allowed"));
+        }
+        let message = match type_name {
+            name if name.starts_with("core.") => return Err(Malformed("a message of core that is no JSON")),
+            name if DirectoryMessage::is(name) => Message::Directory(compact::read_directory(name, body)?),
+            name if DatabaseMessage::is(name) => Message::Database(compact::read_database(name, body)?),
+            _ => Message::Unknown { type_name: type_name.into() },
+        };
+        message.fitting(payload)
+    }
+
+    /// The message, if it has a payload just where one belongs.
+    fn fitting(self, payload: bool) -> Result<Message, Malformed> {
+        match self {
+            Message::Unknown { .. } => Ok(self),
+            _ if self.has_payload() == payload => Ok(self),
             _ if payload => Err(Malformed("a payload where none belongs")),
             _ => Err(Malformed("a message without its payload")),
         }
     }
 
-    /// Appends the body.
+    /// Appends the body as the link's encoding has it.
+    pub fn write_in(&self, encoding: Encoding, out: &mut Vec<u8>) {
+        match (encoding, self) {
+            (Encoding::Cbor, Message::Database(message)) => compact::write_database(message, out),
+            (Encoding::Cbor, Message::Directory(message)) => compact::write_directory(message, out),
+            _ => self.write(out),
+        }
+    }
+
+    /// Appends the body in JSON.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Message::Greeting(opening) => opening.write(false, out),

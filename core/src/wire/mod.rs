@@ -1,6 +1,8 @@
 //! What travels over an authenticated link: frames and the messages in them (protocol §4). Knows bytes and types,
 //! nothing of links, clubs or stores.
 
+pub mod cbor;
+pub mod compact;
 pub mod core_msgs;
 pub mod database;
 pub mod directory;

@@ -1,12 +1,13 @@
-//! Frames, and the JSON in them (protocol §4): a stream of any bytes, cut anywhere.
+//! Frames, and the JSON and CBOR in them (protocol §4): a stream of any bytes, cut anywhere.
 
 use clearskies_core::error::Malformed;
+use clearskies_core::wire::cbor;
 use clearskies_core::wire::core_msgs::{CODE_MAX, ERROR_TEXT_MAX, EXTENSIONS_MAX, NAME_MAX, Opening};
 use clearskies_core::wire::frame::{
     LENGTH_MAX, PAYLOAD_END, PIECE_MAX, Parser, Piece, write_chunk_start, write_frame, write_statement,
 };
 use clearskies_core::wire::json::{self, Value};
-use clearskies_core::wire::message::{Message, TYPE_MAX};
+use clearskies_core::wire::message::{Encoding, Message, TYPE_MAX};
 use serde_json::Value as Tree;
 
 use super::choices::Choices;
@@ -29,17 +30,32 @@ pub fn frames(bytes: &[u8]) {
     let body_max = *choices.pick(&BODY_MAX);
     let step = 1 + choices.below(64);
     let stream = choices.rest();
-    let whole = parse(stream, body_max, usize::MAX);
+    for encoding in [Encoding::Json, Encoding::Cbor] {
+        on_a_link(stream, body_max, step, encoding);
+    }
+    json_agrees(stream);
+    read_cbor(stream);
+}
+
+/// The stream on a link with this encoding.
+fn on_a_link(stream: &[u8], body_max: u32, step: usize, encoding: Encoding) {
+    let whole = parse(stream, body_max, usize::MAX, encoding);
     for step in [1, step] {
-        assert_eq!(whole, parse(stream, body_max, step), "in steps of {step}");
+        assert_eq!(whole, parse(stream, body_max, step, encoding), "in steps of {step}");
     }
     let (pieces, _) = whole;
     for piece in &pieces {
         match piece {
             Piece::Body { body, signature, payload } => {
-                assert!(body.len() <= body_max as usize && body.first() == Some(&b'{'));
+                let json = body.first() == Some(&b'{');
+                assert!(json || encoding == Encoding::Cbor && signature.is_none());
+                assert!(body.len() <= body_max as usize);
                 assert!(body.capacity() <= 2 * body.len(), "room for what was only announced");
-                read_body(body, *signature, *payload);
+                if json {
+                    read_body(body, *signature, *payload);
+                } else {
+                    read_cbor(body);
+                }
             }
             Piece::Payload { bytes, last } => {
                 assert!(bytes.len() <= PIECE_MAX && (*last || bytes.len() == PIECE_MAX));
@@ -53,13 +69,15 @@ pub fn frames(bytes: &[u8]) {
         Piece::Payload { last, .. } => *last,
     });
     let pieces = &pieces[..ended.map_or(0, |at| at + 1)];
-    assert_eq!(parse(&written(pieces), body_max, usize::MAX), (pieces.to_vec(), None));
-    json_agrees(stream);
+    assert_eq!(parse(&written(pieces), body_max, usize::MAX, encoding), (pieces.to_vec(), None));
 }
 
 /// All pieces of a stream that arrives in steps, and how it broke.
-fn parse(stream: &[u8], body_max: u32, step: usize) -> (Vec<Piece>, Option<Malformed>) {
+fn parse(stream: &[u8], body_max: u32, step: usize, encoding: Encoding) -> (Vec<Piece>, Option<Malformed>) {
     let mut parser = Parser::new(body_max);
+    if encoding == Encoding::Cbor {
+        parser.allow_cbor();
+    }
     let mut pieces = Vec::new();
     for mut input in stream.chunks(step.min(stream.len()).max(1)) {
         loop {
@@ -140,6 +158,27 @@ pub fn read_body(body: &[u8], signature: Option<[u8; 64]>, payload: bool) {
     let again = again.unwrap_or_else(|fault| panic!("{fault:?}: {}", String::from_utf8_lossy(&text)));
     assert_eq!(text, bytes_of(&again), "read anew it says something else");
     assert_eq!(format!("{message:?}"), format!("{again:?}"));
+}
+
+/// Reads bytes as a message in CBOR, if they are one: written it is read as the same.
+pub fn read_cbor(body: &[u8]) {
+    let Ok(type_name) = cbor::check_body(body) else { return };
+    assert!(body.len() <= cbor::BODY_BYTES_MAX);
+    let read = |body: Vec<u8>| {
+        [false, true].into_iter().find_map(|payload| Message::read(body.clone(), None, payload).ok())
+    };
+    let Some(message) = read(body.to_vec()) else { return };
+    if let Message::Unknown { type_name: kept } = &message {
+        assert_eq!(kept, type_name);
+        return;
+    }
+    let mut text = Vec::new();
+    message.write_in(Encoding::Cbor, &mut text);
+    // An unknown message of the database says nothing.
+    if !text.is_empty() {
+        let again = read(text).expect("what was written is read");
+        assert_eq!(format!("{message:?}"), format!("{again:?}"));
+    }
 }
 
 fn limits(opening: &Opening) {

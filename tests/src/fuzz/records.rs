@@ -6,7 +6,8 @@ use clearskies_core::index::codec::{PeerTable, decode_clock, decode_record, enco
 use clearskies_core::index::merge::{conflicts, join, merge, shown};
 use clearskies_core::index::record::{Meta, Record, Value};
 use clearskies_core::index::{canonical::write_meta, canonical::write_value, clock::Clock};
-use clearskies_core::wire::database::{BODY_BYTES_MAX, DatabaseMessage, write_update};
+use clearskies_core::wire::database::{BODY_BYTES_MAX, DatabaseMessage, UPDATES_MAX, write_update};
+use clearskies_core::wire::message::{Encoding, Message};
 
 /// The types of messages with records or clocks in them.
 const TYPES: [&str; 4] =
@@ -25,6 +26,7 @@ pub fn records(bytes: &[u8]) {
         canonical(line);
         versions.extend(stored(line));
     }
+    versions.extend(in_cbor(bytes));
     stored(bytes);
     versions.truncate(VERSIONS_MAX);
     versions.iter_mut().for_each(|version| version.uuid = Uuid([7; 16]));
@@ -55,7 +57,41 @@ fn message(name: &str, body: &[u8]) -> Option<Record> {
             clock(&since);
             None
         }
-        DatabaseMessage::Looking { .. } | DatabaseMessage::Unknown => None,
+        DatabaseMessage::Updates { .. } => unreachable!("JSON has no form for it"),
+        DatabaseMessage::Looking { .. } | DatabaseMessage::Digest { .. } | DatabaseMessage::Unknown => None,
+    }
+}
+
+/// The records of a message in CBOR: each is the same through JSON, and in what is written anew.
+fn in_cbor(body: &[u8]) -> Vec<Record> {
+    if body.first() == Some(&b'{') {
+        return Vec::new();
+    }
+    let Ok(message) = Message::read(body.to_vec(), None, false) else { return Vec::new() };
+    let mut again = Vec::new();
+    message.write_in(Encoding::Cbor, &mut again);
+    let Message::Database(message) = message else { return Vec::new() };
+    let records = match message {
+        DatabaseMessage::Update { ref record, .. } => vec![(**record).clone()],
+        DatabaseMessage::Updates { ref records, .. } => records.clone(),
+        _ => return Vec::new(),
+    };
+    assert!(!records.is_empty() && records.len() <= UPDATES_MAX);
+    let again = Message::read(again, None, false);
+    assert!(matches!(again, Ok(Message::Database(again)) if again == message), "written it is another");
+    for record in &records {
+        let mut text = Vec::new();
+        write_update(record, None, &mut text);
+        let single = message_of_update(&text);
+        assert_eq!(single.as_ref(), Some(record), "{}", String::from_utf8_lossy(&text));
+    }
+    records
+}
+
+fn message_of_update(text: &[u8]) -> Option<Record> {
+    match Message::read(text.to_vec(), None, false).ok()? {
+        Message::Database(DatabaseMessage::Update { record, .. }) => Some(*record),
+        _ => None,
     }
 }
 

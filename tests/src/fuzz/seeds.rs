@@ -15,7 +15,7 @@ use clearskies_core::wire::core_msgs::Opening;
 use clearskies_core::wire::database::{DatabaseMessage, write_update};
 use clearskies_core::wire::directory::DirectoryMessage;
 use clearskies_core::wire::frame::{PAYLOAD_END, write_chunk_start, write_frame, write_statement};
-use clearskies_core::wire::message::Message;
+use clearskies_core::wire::message::{Encoding, Message};
 
 use super::host::BEGIN_NS;
 use crate::sim::Rng;
@@ -131,6 +131,9 @@ fn frames() -> Vec<Vec<u8>> {
         files.push(stream(3, 1, |out| out.extend_from_slice(text.as_bytes())));
         files.push(stream(0, 3, |out| write_frame(text.as_bytes(), false, out)));
     }
+    for body in in_cbor() {
+        files.push(stream(3, 7, |out| write_frame(&body, false, out)));
+    }
     files
 }
 
@@ -200,7 +203,25 @@ fn records() -> Vec<Vec<u8>> {
         }
     }
     files.extend(JSON.iter().map(|text| text.as_bytes().to_vec()));
+    files.extend(in_cbor());
     files
+}
+
+/// Bodies in CBOR: of each message that can be, of a batch, and of one record.
+fn in_cbor() -> Vec<Vec<u8>> {
+    let records = versions();
+    let at = Some(Resume { token: [1; 16], arrival: 2 });
+    let update = records.first().map(|record| DatabaseMessage::Update { record: record.clone().into(), at });
+    let batch = DatabaseMessage::Updates { records, at };
+    let mut all = messages();
+    all.extend(update.into_iter().chain([batch]).map(Message::Database));
+    all.retain(|message| matches!(message, Message::Database(_) | Message::Directory(_)));
+    let body = |message: &Message| {
+        let mut body = Vec::new();
+        message.write_in(Encoding::Cbor, &mut body);
+        body
+    };
+    all.iter().map(body).collect()
 }
 
 fn codes() -> Vec<Vec<u8>> {

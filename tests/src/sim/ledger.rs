@@ -18,6 +18,8 @@ pub struct Fate {
     pub deleted: Option<(usize, String)>,
     /// How often a user deleted it or put something else in its place since all was at rest.
     pub ended: u32,
+    /// Where that was.
+    pub ended_on: BTreeSet<usize>,
     /// Where it was brought back after it had been deleted.
     pub back_on: Option<usize>,
     /// Something else was where it had been deleted.
@@ -32,6 +34,8 @@ pub struct Ledger {
     doubting: BTreeSet<usize>,
     /// Machines whose users did anything.
     hands: BTreeSet<usize>,
+    /// The machine whose user did something last.
+    acting: Option<usize>,
     /// Some machine may have forgotten what it had told others.
     pub forgetful: bool,
     /// Paths from where something was moved.
@@ -47,14 +51,19 @@ pub struct Ledger {
 impl Ledger {
     /// A user wrote a content.
     pub fn wrote(&mut self, content: &[u8]) {
-        let fate = self.fates.entry(content.to_vec()).or_default();
+        let acting = self.acting;
+        let fate = self.fate(content);
         fate.writes += 1;
+        // Who writes the same bytes as somebody else wrote them too, and takes back no end of them but his own
+        // (sync.md, Conflicts).
+        fate.settled |= fate.ended_on.iter().any(|node| Some(*node) != acting);
         fate.handled |= fate.deleted.take().is_some();
         fate.alive = true;
     }
 
     /// A user of a machine did something.
     pub fn had_a_hand(&mut self, node: usize) {
+        self.acting = Some(node);
         self.hands.insert(node);
     }
 
@@ -66,9 +75,11 @@ impl Ledger {
     /// A user who saw these contents put something else in their place.
     pub fn replaced(&mut self, contents: &[Vec<u8>]) {
         for content in contents {
+            let acting = self.acting;
             let fate = self.fate(content);
             fate.alive = false;
             fate.ended += 1;
+            fate.ended_on.extend(acting);
         }
     }
 
@@ -80,6 +91,7 @@ impl Ledger {
             // Who ended it before has a tombstone that may tell of what was there after it.
             fate.followed |= fate.ended > 0;
             fate.ended += 1;
+            fate.ended_on.insert(node);
             fate.deleted = Some((node, path.clone()));
         }
     }
@@ -197,6 +209,7 @@ impl Ledger {
                 *who = usize::MAX;
             }
             (fate.ended, fate.back_on) = (0, None);
+            fate.ended_on.clear();
         }
     }
 

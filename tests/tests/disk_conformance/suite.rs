@@ -498,7 +498,9 @@ pub(crate) fn sweeps_temps(bench: &mut dyn Bench) {
     let done = bench.run(DiskOp::RemoveTemps { root: ROOT, temps: vec![TempId(1), TempId(5), TempId(99)] });
     assert_eq!(done, Ok(DiskDone::Unit));
     assert_eq!(install(bench, 1, "a", None, None), Err(DiskError::NotFound));
-    assert_eq!(bench.run(DiskOp::SweepTemps { root: ROOT, keep: vec![TempId(3)] }), Ok(DiskDone::Unit));
+    let keep = vec![TempId(6), TempId(3), TempId(1)];
+    let swept = bench.run(DiskOp::SweepTemps { root: ROOT, keep });
+    assert_eq!(swept, Ok(DiskDone::Swept(vec![TempId(3)])), "of those that were to stay");
     assert_eq!(install(bench, 2, "a", None, None), Err(DiskError::NotFound));
     assert_eq!(install(bench, 4, "a", None, None), Err(DiskError::NotFound));
     assert!(install(bench, 3, "a", None, None).is_ok());

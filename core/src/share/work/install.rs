@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{GROUP_ITEMS_MAX, GROUP_WAIT, GROUPS_MAX, Group, Job, PER_OP, Ready, Trouble, Work, ancestors};
 use crate::engine::outbox::Outbox;
-use crate::ids::RootId;
+use crate::ids::{RootId, TempId};
 use crate::index::codec::PeerTable;
 use crate::io::disk::{DiskError, DiskOp, Install, Stamp};
 use crate::io::store::{Durability, Space, StoreOp, Write};
@@ -41,11 +41,26 @@ impl Work {
     /// Stores what is about to be installed, as one row, so that a crash is told from a user's edit.
     pub(super) fn store_intents(&mut self, id: u64, peers: &PeerTable, out: &mut Outbox) {
         let Some(group) = self.groups.get(&id) else { return };
-        let items = group.items.iter().map(|item| (&item.path, &*item.version));
+        let items = group.items.iter().map(|item| (&item.path, item.temp, &*item.version));
         let value = intents::encode(items, peers);
         let write = Write::Put { space: Space::Intent, key: self.intents_key(id), value };
         let token = out.store(StoreOp::Commit { writes: [write].into(), durability: Durability::Now });
         self.jobs.insert(token, Job::GroupIntents(id));
+    }
+
+    /// A temp that was not put in place stays as long as its intent: a start at which it is gone takes it to have been.
+    pub fn keep_temps(&mut self, intents: Vec<u8>, temps: impl IntoIterator<Item = TempId>) {
+        self.left_over.entry(intents).or_default().extend(temps);
+    }
+
+    /// Intents went from the database, and with them what was kept for them.
+    pub fn forget_temps(&mut self, intents: &[Vec<u8>], out: &mut Outbox) {
+        let temps: Vec<TempId> =
+            intents.iter().filter_map(|key| self.left_over.remove(key)).flatten().collect();
+        if !temps.is_empty() {
+            let op = DiskOp::RemoveTemps { root: self.root, temps };
+            self.jobs.insert(out.disk(op), Job::Forget);
+        }
     }
 
     /// The key of a group's intents; no earlier run used it.
@@ -105,7 +120,10 @@ impl Work {
                     finished.push(Finished { path: item.path, outcome });
                 }
                 Err(DiskError::NotFound) if !item.retried => again.push(Ready { retried: true, ..item }),
-                Err(error) => self.fail_ready(item, Trouble::Disk(error), now, out),
+                Err(error) => {
+                    self.keep_temps(self.intents_key(id), [item.temp]);
+                    self.fail(item.path, Trouble::Disk(error), now);
+                }
             }
         }
         // Nothing is marked present before the directories are flushed.

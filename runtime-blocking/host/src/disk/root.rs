@@ -266,7 +266,7 @@ impl Root {
             }
             check.marker = None;
         }
-        super::temp::sweep(self, &[])
+        super::temp::sweep(self, Vec::new()).map(drop)
     }
 
     /// The directory for temps; made anew where only it is gone.

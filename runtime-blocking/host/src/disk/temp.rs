@@ -1,6 +1,7 @@
 //! Temps: everything that is written before it is put at its path. Writes only within `.clearskies/tmp`.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
@@ -353,17 +354,24 @@ pub(super) fn remove(root: &Root, temp: TempId) -> Result<(), DiskError> {
     }
 }
 
-/// Removes everything in the directory for temps but these.
-pub(super) fn sweep(root: &Root, keep: &[TempId]) -> Result<(), DiskError> {
+/// Removes everything in the directory for temps but these, and says which of these are there.
+pub(super) fn sweep(root: &Root, mut keep: Vec<TempId>) -> Result<Vec<TempId>, DiskError> {
     lock(&root.temps).retain(|temp, _| keep.contains(temp));
     let tmp = match root.open(".clearskies/tmp", LISTED) {
         Ok(tmp) => tmp,
-        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOENT) => return Ok(Vec::new()),
         Err(error) => return Err(fail("list the temps of", ".clearskies/tmp", error)),
     };
-    let mut names: Vec<String> = keep.iter().map(|temp| temp_name(*temp)).collect();
-    names.sort_unstable();
-    empty_dir(tmp, |name| names.binary_search_by(|known| known.as_bytes().cmp(name)).is_ok())
+    let names: BTreeSet<String> = keep.iter().map(|temp| temp_name(*temp)).collect();
+    let met = RefCell::new(BTreeSet::new());
+    empty_dir(tmp, |name| {
+        let known = std::str::from_utf8(name).ok().and_then(|name| names.get(name));
+        met.borrow_mut().extend(known);
+        known.is_some()
+    })?;
+    let met = met.into_inner();
+    keep.retain(|temp| met.contains(&temp_name(*temp)));
+    Ok(keep)
 }
 
 /// Removes what a directory holds, except where `keep` says so. Directories within are first brought up to it, so

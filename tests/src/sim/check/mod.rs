@@ -21,7 +21,7 @@ pub const ORDERED_BYTES_MAX: usize = 96 << 20;
 /// Commits, changes of files and hashes that one machine may make in an hour while it waits for what nobody gives.
 pub const WAITING_WORK_PER_HOUR: u64 = 200;
 /// Bytes that it may send to each other meanwhile.
-pub const WAITING_BYTES_PER_HOUR: u64 = 400_000;
+pub const WAITING_BYTES_PER_HOUR: u64 = 1_000_000;
 /// Bytes that the records of one renamed path may need, on each connection.
 pub const RENAME_BYTES: u64 = 3000;
 

@@ -183,7 +183,7 @@ impl SimDisk {
             }
             DiskOp::SweepTemps { keep, .. } => {
                 self.remove_temps(root, dir, |temp| !keep.contains(&temp))?;
-                Ok(DiskDone::Unit)
+                Ok(DiskDone::Swept(keep.into_iter().filter(|temp| self.has_temp(dir, *temp)).collect()))
             }
             DiskOp::Flush { .. } => {
                 self.flushes += 1;

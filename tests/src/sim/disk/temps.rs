@@ -60,6 +60,10 @@ impl SimDisk {
         self.fs.child(self.temps_dir(dir)?, &temp_name(temp))
     }
 
+    pub(super) fn has_temp(&self, dir: u64, temp: TempId) -> bool {
+        self.temps_dir(dir).is_ok_and(|temps| self.fs.child(temps, &temp_name(temp)).is_ok())
+    }
+
     pub(super) fn remove_temps(
         &mut self,
         root: RootId,

@@ -111,7 +111,7 @@ impl History {
             }
             Verb::Wipe => self.wipe(node),
             // What is not a member yet and is put back later would never become one: nobody gives it a code again.
-            Verb::Backup if !self.outsiders.contains(&node) => {
+            Verb::Backup if self.is_member(node) && !self.outsiders.contains(&node) => {
                 self.backups.insert(node, self.world.nodes[node].home_backup());
             }
             Verb::Rollback => {
@@ -159,6 +159,10 @@ impl History {
     /// An empty folder takes the place of the share's.
     fn vanish(&mut self, node: usize) {
         if self.vanished.contains(&node) || self.world.nodes[node].disk.unplugged.contains(SHARE) {
+            return;
+        }
+        // Before it has joined, its program has put no mark into the folder that it was given: any will do.
+        if !self.is_member(node) {
             return;
         }
         self.vanished.insert(node);
@@ -257,7 +261,7 @@ impl History {
         // Copying wrote what the copied program had not seen: to the copy it is new, whatever becomes of it here.
         let files = self.whole_folder(node);
         self.ledger.handled(&self.unseen(node, &files));
-        self.copies.insert(other);
+        self.made_again.extend(files.into_iter().map(|(_, data)| data));
         if self.anew.contains(&node) {
             self.anew.insert(other);
         }

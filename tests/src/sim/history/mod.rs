@@ -62,7 +62,7 @@ const ASIDE: &str = "/aside";
 /// What may lie beside the share.
 const OUTSIDE: &[&str] = &["share", "aside"];
 /// Steps of the world that a history may take, setup and rest included: what takes more works without end.
-const STEPS_MAX: u64 = 1_000_000;
+const STEPS_MAX: u64 = 3_000_000;
 /// Lines of the log that a failure tells.
 const LINES_TOLD: usize = 60;
 
@@ -108,8 +108,8 @@ struct History {
     outsiders: BTreeSet<usize>,
     /// Machines whose program began anew with a folder that it had not seen, until all is at rest.
     anew: BTreeSet<usize>,
-    /// Machines that became a copy of another one, until all is at rest.
-    copies: BTreeSet<usize>,
+    /// Contents that a home had as it was copied, until all is at rest.
+    made_again: BTreeSet<Vec<u8>>,
     /// The machine whose engine is to die at an output, and how, as the step `die` has it.
     dying: Option<(usize, u64)>,
     /// Whether a home was copied, and with it whom that machine knows.
@@ -211,7 +211,7 @@ impl History {
             vanished: BTreeSet::new(),
             outsiders: BTreeSet::new(),
             anew: BTreeSet::new(),
-            copies: BTreeSet::new(),
+            made_again: BTreeSet::new(),
             dying: None,
             copied: false,
             waits: false,
@@ -377,6 +377,14 @@ impl History {
         for index in (0..addrs.len()).filter(|index| !met.contains(index)) {
             let _ = self.world.ask(index, Command::Connect { addr: addrs[0] });
         }
+        // A copy of a home that knew this machine alone knows nobody but itself, and who knows its address may take
+        // another one for it.
+        for index in 0..addrs.len() {
+            let (own, other) = (addrs[index], addrs[usize::from(index == 0)]);
+            if known[index].iter().all(|addr| *addr == own) {
+                let _ = self.world.ask(index, Command::Connect { addr: other });
+            }
+        }
     }
 
     /// Everything heals and comes to rest; then all is checked.
@@ -404,7 +412,7 @@ impl History {
         }
         self.ledger.rested();
         self.anew.clear();
-        self.copies.clear();
+        self.made_again.clear();
         Ok(())
     }
 

@@ -236,12 +236,11 @@ impl History {
                 let kept: Vec<_> = kept.into_iter().map(|(_, data)| data).collect();
                 self.ledger.handled(&kept);
                 self.ledger.deleted(node, &gone);
-                if self.copies.contains(&node) {
-                    // The original makes again what it did since it started, and cannot know which of it the copy had
-                    // seen (sync.md, Known gaps).
-                    let gone: Vec<_> = gone.iter().map(|(_, data)| data.clone()).collect();
-                    self.ledger.handled(&gone);
-                }
+                // A copied home makes again what it did since it started, and cannot know which of it others had seen
+                // (sync.md, Known gaps).
+                let again = gone.iter().map(|(_, data)| data).filter(|data| self.made_again.contains(*data));
+                let again: Vec<_> = again.cloned().collect();
+                self.ledger.handled(&again);
                 if self.ledger.forgetful {
                     // What power or a backup took from the store, and is gone before it is looked at, nobody can tell
                     // of: neither of a file nor of its last version.
