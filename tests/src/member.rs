@@ -15,6 +15,7 @@ use clearskies_core::club::identity::PeerKeys;
 use clearskies_core::club::keys::Club;
 use clearskies_core::club::level::Level;
 use clearskies_core::connection::login::{Login, Logins, Method, Role, Secret};
+use clearskies_core::connection::pack::Deflating;
 use clearskies_core::connection::reason::CloseReason;
 use clearskies_core::connection::{ConnConfig, ConnEvent, Connection, PING_TIMEOUT_DEFAULT};
 use clearskies_core::ids::{PeerId, RootId, Sha256, Uuid};
@@ -182,6 +183,7 @@ impl Member {
             software: "hand-made/0".into(),
             name: "liar".into(),
             extensions: Arc::new([]),
+            deflating: Deflating::default(),
             ping_timeout: PING_TIMEOUT_DEFAULT,
         };
         let ip = stream.peer_addr().expect("it is connected").ip();

@@ -192,6 +192,10 @@ fn cut_off(seed: u64) -> World {
 
 /// Has the last of three machines, which hears the second alone, go for good while it tells of what `act` does.
 fn go_in_the_middle(world: &mut World, act: impl FnOnce(&mut World)) {
+    // Compressed, all of it would come at once.
+    for node in &mut world.nodes {
+        node.engine.as_mut().expect("it runs").compress("never");
+    }
     world.net.block(0, 2);
     world.net.block(2, 0);
     world.reset_all();

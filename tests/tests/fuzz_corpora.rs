@@ -93,6 +93,11 @@ fn names() {
 }
 
 #[test]
+fn units() {
+    replay("units");
+}
+
+#[test]
 fn an_engine_and_a_member_that_lies() {
     replay("engine");
 }

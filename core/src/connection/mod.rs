@@ -3,10 +3,14 @@
 //! means, others decide.
 
 pub mod auth;
+mod intake;
 pub mod login;
 mod open;
+pub mod pack;
 pub mod reason;
 mod send;
+pub mod units;
+mod zlib;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -33,8 +37,10 @@ use crate::wire::message::{Encoding, Message};
 use auth::{Auth, AuthFault};
 use login::{Login, Logins, Method, Role};
 use open::{OpenFault, Peer};
+use pack::Deflating;
 use reason::CloseReason;
 use send::SendQueue;
+use units::Unpacker;
 
 /// How long a link may take until it is ready (protocol §3).
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,6 +76,12 @@ pub const PING_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// The extension by which bodies may be in CBOR (protocol §6).
 pub const EXTENSION_CBOR: &str = "cbor";
 
+/// The extension by which what follows the opening is in units, which may be compressed (protocol §6).
+pub const EXTENSION_GZIP: &str = "gzip";
+
+/// The extension by which a content may be sent as the difference to an older one (protocol §8).
+pub const EXTENSION_RSYNC: &str = "rsync";
+
 /// What is the same for all connections of a node.
 #[derive(Clone, Debug)]
 pub struct ConnConfig {
@@ -81,6 +93,8 @@ pub struct ConnConfig {
     pub name: String,
     /// The extensions that this program speaks.
     pub extensions: Arc<[String]>,
+    /// When data is compressed for a side that speaks [`EXTENSION_GZIP`] as well.
+    pub deflating: Deflating,
     /// After how much silence a link is dropped; a ping goes out after half of it.
     pub ping_timeout: Duration,
 }
@@ -156,6 +170,16 @@ struct Inner {
     /// The exporter of the channel, once established.
     exporter: [u8; 32],
     parser: Parser,
+    /// Takes apart what comes, where it is in units.
+    unpacker: Option<Box<Unpacker>>,
+    /// Whether units were agreed on and begin behind the keys, which are never in one.
+    units_due: bool,
+    /// Whether the server ends the link as it takes our start: it may say why, in a frame outside of units.
+    refused_in_plain: bool,
+    /// What came and is not inflated yet, because too many events wait.
+    held: Vec<u8>,
+    /// Whether the other side's end came behind it.
+    held_end: bool,
     /// Whether pieces of a payload belong to a message of unknown type and are dropped.
     drop_payload: bool,
     queue: SendQueue,
@@ -254,8 +278,17 @@ impl Connection {
         }
     }
 
+    /// The socket took less than [`Connection::poll_transmit`] gave.
+    pub fn handle_full(&mut self, now: Now) {
+        self.inner.now = now;
+        self.inner.queue.full(now.mono);
+    }
+
     /// The next thing to tell the owner.
     pub fn poll_event(&mut self) -> Option<ConnEvent> {
+        if self.inner.events.is_empty() {
+            self.inner.take_held();
+        }
         let (cost, event) = self.inner.events.pop_front()?;
         self.inner.event_bytes -= cost;
         Some(event)
@@ -263,7 +296,12 @@ impl Connection {
 
     /// Whether more should be read off the wire: false while too much waits in [`Connection::poll_event`].
     pub fn wants_read(&self) -> bool {
-        self.inner.event_bytes < EVENT_BYTES_MAX
+        self.inner.event_bytes < EVENT_BYTES_MAX && !self.is_holding()
+    }
+
+    /// Whether [`Connection::poll_event`] has more to give than it says yet, in units that were not inflated.
+    pub fn is_holding(&self) -> bool {
+        self.inner.is_holding()
     }
 
     /// Tells whether the owner reads this link at all. While it does not, the peer's silence proves nothing.
@@ -281,6 +319,9 @@ impl Connection {
             return self.send_statement(body, signature);
         }
         self.inner.queue.message(message);
+        if matches!(message, Message::Keys(_) | Message::KeysAcknowledgment) {
+            self.inner.keys_went();
+        }
         true
     }
 
@@ -345,7 +386,7 @@ impl Connection {
         channel.flush(out);
         if channel.exporter().is_some() {
             let room = limit.saturating_sub(out.len() - start);
-            if let Err(fault) = inner.queue.seal(channel, out, room) {
+            if let Err(fault) = inner.queue.seal(channel, out, room, inner.now.mono) {
                 inner.end(CloseReason::Channel(fault.0));
                 inner.queue.clear();
             }
@@ -445,6 +486,11 @@ impl Inner {
             phase,
             exporter: [0; 32],
             parser: Parser::new(OPENING_MAX),
+            unpacker: None,
+            units_due: false,
+            refused_in_plain: false,
+            held: Vec::new(),
+            held_end: false,
             drop_payload: false,
             queue: SendQueue::default(),
             events: VecDeque::new(),
@@ -518,13 +564,19 @@ impl Inner {
                         Err(AuthFault::WrongProof) => self.end(CloseReason::WrongProof),
                     }
                 }
-                Phase::Opening(_) | Phase::Ready => match self.parser.next(&mut input) {
-                    Ok(None) => {}
-                    Ok(Some(piece)) => self.piece(piece),
-                    Err(fault) => self.malformed(fault),
-                },
+                Phase::Ready if self.unpacker.is_some() => self.take_units(&mut input),
+                Phase::Opening(_) | Phase::Ready => self.take_frames(&mut input),
                 Phase::Establishing(_) | Phase::Closed => return,
             }
+        }
+    }
+
+    /// Takes bytes off the front of `input`, at most until one piece is whole.
+    fn take_frames(&mut self, input: &mut &[u8]) {
+        match self.parser.next(input) {
+            Ok(None) => {}
+            Ok(Some(piece)) => self.piece(piece),
+            Err(fault) => self.malformed(fault),
         }
     }
 
@@ -573,6 +625,12 @@ impl Inner {
                 self.peer_timeout = Duration::from_secs(timeout).min(PING_TIMEOUT_MAX);
             }
             (_, message) => {
+                if self.refused_in_plain {
+                    return self.malformed(Malformed("a frame where units were agreed on"));
+                }
+                if matches!(message, Message::Keys(_) | Message::KeysAcknowledgment) {
+                    self.keys_came();
+                }
                 self.drop_payload = payload && matches!(message, Message::Unknown { .. });
                 let records = match &message {
                     Message::Database(DatabaseMessage::Updates { records, .. }) => records.len(),
@@ -602,6 +660,9 @@ impl Inner {
                     self.parser.allow_cbor();
                     self.queue.encoding = Encoding::Cbor;
                 }
+                if ready.extensions.iter().any(|name| name == EXTENSION_GZIP) {
+                    self.agree_on_units(ready.method);
+                }
                 self.event(0, ConnEvent::Ready(Box::new(ready)));
             }
             Err(OpenFault::Protocol(fault)) => self.malformed(Malformed(fault)),
@@ -615,6 +676,10 @@ impl Inner {
 
     /// The other side said that it sends nothing more.
     fn ended(&mut self) {
+        self.held_end = self.is_holding();
+        if self.held_end {
+            return;
+        }
         let refused = self.is_awaiting_proof();
         self.end(if refused { CloseReason::Refused } else { CloseReason::Ended });
     }
@@ -653,6 +718,10 @@ impl Inner {
     }
 
     fn ping(&mut self) {
+        self.queue.rest();
+        if let Some(unpacker) = &mut self.unpacker {
+            unpacker.rest();
+        }
         self.queue.message(&Message::Ping { timeout: self.config.ping_timeout.as_secs() });
         self.last_sent = self.now.mono;
     }

@@ -1,17 +1,21 @@
-//! What a connection has yet to send: frames and payloads in their order, sealed when the socket asks for them.
+//! What a connection has yet to send: frames and payloads in their order, packed into units where the link has them,
+//! and sealed when the socket asks for them.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::channel::{Channel, ChannelFault, RECORD_MAX};
+use crate::connection::pack::{Deflating, Packer};
+use crate::time::Instant;
 use crate::wire::frame::{self, PAYLOAD_END, PIECE_MAX};
 use crate::wire::message::{Encoding, Message};
 
 /// Small frames are gathered in one buffer up to about so many bytes.
 const GATHER_MAX: usize = 64 * 1024;
 
-/// Parts that are put into one record at most.
-const PARTS_MAX: usize = 8;
+/// Parts that are put into one record at most; one stays free for what ends a unit.
+const PARTS_MAX: usize = 9;
 
 /// Bytes to send, in order.
 #[derive(Debug, Default)]
@@ -19,6 +23,8 @@ pub(super) struct SendQueue {
     parts: VecDeque<Part>,
     bytes: usize,
     scratch: Vec<u8>,
+    /// Packs what is queued, where units were agreed on.
+    packer: Option<Box<Packer>>,
     /// How bodies that are queued from now on are written.
     pub(super) encoding: Encoding,
 }
@@ -42,7 +48,31 @@ impl Part {
 impl SendQueue {
     /// Bytes that were not sealed yet.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.packer.as_ref().map_or(0, |packer| packer.bytes())
+    }
+
+    /// What is queued from now on goes out in units.
+    pub(super) fn begin_units(&mut self, deflating: Deflating) {
+        self.packer = Some(Box::new(Packer::new(deflating, self.bytes)));
+    }
+
+    /// Whether it does.
+    pub(super) fn has_units(&self) -> bool {
+        self.packer.is_some()
+    }
+
+    /// The socket takes nothing more for now.
+    pub(super) fn full(&mut self, now: Instant) {
+        if let Some(packer) = &mut self.packer {
+            packer.pace.full(now);
+        }
+    }
+
+    /// Forgets what it holds only to be faster.
+    pub(super) fn rest(&mut self) {
+        if let Some(packer) = &mut self.packer {
+            packer.rest();
+        }
     }
 
     /// Appends whole frames, or the fixed messages before them, as `write` makes them.
@@ -126,24 +156,50 @@ impl SendQueue {
         channel: &mut Channel,
         out: &mut Vec<u8>,
         limit: usize,
+        now: Instant,
     ) -> Result<(), ChannelFault> {
         let start = out.len();
-        while self.bytes > 0 && out.len() - start < limit {
+        while self.bytes() > 0 && out.len() - start < limit {
+            self.pack();
             let mut record: [&[u8]; PARTS_MAX] = [&[]; PARTS_MAX];
-            let (mut used, mut length) = (0, 0);
-            for part in self.parts.iter().take(PARTS_MAX) {
+            let (ready, bare, sum) = match &self.packer {
+                Some(packer) => (packer.ready(), packer.bare(), packer.sum()),
+                None => (&[][..], usize::MAX, &[][..]),
+            };
+            record[0] = &ready[..ready.len().min(RECORD_MAX)];
+            let (first, mut used, mut length) = (record[0].len(), 1, record[0].len());
+            for part in self.parts.iter().take(PARTS_MAX - 2) {
                 let rest = part.rest();
-                record[used] = &rest[..rest.len().min(RECORD_MAX - length)];
+                record[used] = &rest[..rest.len().min(RECORD_MAX - length).min(bare + first - length)];
                 length += record[used].len();
                 used += 1;
-                if length == RECORD_MAX {
-                    break;
-                }
+            }
+            let taken = length - first;
+            let with_sum = taken == bare && !sum.is_empty() && length + sum.len() <= RECORD_MAX;
+            if with_sum {
+                record[used] = sum;
+                used += 1;
             }
             channel.seal(&record[..used], out)?;
-            self.advance(length);
+            if let Some(packer) = &mut self.packer {
+                packer.went(first, taken, with_sum);
+            }
+            self.advance(taken);
+        }
+        if let Some(packer) = &mut self.packer {
+            packer.pace.took(now, out.len() - start, self.bytes + packer.bytes() == 0);
         }
         Ok(())
+    }
+
+    /// Packs what is next, where there are units, into a record at least.
+    fn pack(&mut self) {
+        let Some(mut packer) = self.packer.take() else { return };
+        while packer.bare() == 0 && self.bytes > 0 && packer.ready().len() < RECORD_MAX {
+            let done = packer.pack(self.parts.iter().map(Part::rest), self.bytes);
+            self.advance(done);
+        }
+        self.packer = Some(packer);
     }
 
     fn advance(&mut self, mut length: usize) {
@@ -168,12 +224,13 @@ impl SendQueue {
 
     /// Drops what can be dropped without cutting a frame that has begun.
     pub(super) fn cut(&mut self) {
-        // A frame whose first byte was sent goes out whole.
-        let end = self
-            .parts
-            .iter()
-            .enumerate()
-            .find_map(|(index, part)| part.frame_at.filter(|at| *at >= part.sent).map(|at| (index, at)));
+        // A frame whose first byte was sent goes out whole, and so does a unit.
+        let mut begun = self.packer.as_ref().map_or(0, |packer| packer.bare());
+        let end = self.parts.iter().enumerate().find_map(|(index, part)| {
+            let from = part.sent + begun;
+            begun = begun.saturating_sub(part.rest().len());
+            part.frame_at.filter(|at| *at >= from).map(|at| (index, at))
+        });
         if let Some((index, at)) = end {
             self.parts[index].bytes.truncate(at);
             self.parts.truncate(index + usize::from(at > self.parts[index].sent));
@@ -185,6 +242,7 @@ impl SendQueue {
     pub(super) fn clear(&mut self) {
         self.parts.clear();
         self.bytes = 0;
+        self.packer = None;
     }
 }
 
@@ -216,14 +274,14 @@ mod tests {
             let mut out = Vec::new();
             whole = SendQueue::default();
             fill(&mut whole);
-            whole.seal(&mut channel, &mut out, usize::MAX).unwrap();
+            whole.seal(&mut channel, &mut out, usize::MAX, Instant(0)).unwrap();
             out.truncate(sent);
             queue.advance(sent);
             queue.cut();
             assert!(sent > 0 || queue.bytes() == 0);
             queue.message(&Message::KeysAcknowledgment);
             let queued = queue.bytes();
-            queue.seal(&mut channel, &mut out, usize::MAX).unwrap();
+            queue.seal(&mut channel, &mut out, usize::MAX, Instant(0)).unwrap();
             assert_eq!(out.len(), sent + queued);
             let mut parser = Parser::new(LENGTH_MAX);
             let mut input = &out[..];

@@ -13,6 +13,8 @@ use crate::ids::Sha256;
 use crate::wire::directory::DirectoryMessage;
 use crate::wire::frame::PIECE_MAX;
 
+mod gzip;
+
 const HERE: IpAddr = IpAddr::V4(core::net::Ipv4Addr::LOCALHOST);
 
 fn peer_keys(seed: u8) -> Arc<PeerKeys> {
@@ -122,6 +124,7 @@ fn config(transport: Transport) -> ConnConfig {
         software: "clearskies/0.1.0".into(),
         name: "desk".into(),
         extensions: Arc::new(["a".into(), "b".into()]),
+        deflating: Deflating::Always,
         ping_timeout: PING_TIMEOUT_DEFAULT,
     }
 }

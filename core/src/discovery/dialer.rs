@@ -15,7 +15,8 @@ use crate::time::Instant;
 pub const ADDRESSES_PER_PEER_MAX: usize = 16;
 /// The most proven peers of a club; also the most addresses of which no peer is known yet.
 pub const PEERS_PER_CLUB_MAX: usize = 64;
-/// The most attempts in a minute for one club.
+/// The most attempts in a minute for one club at addresses that somebody named and nobody proved or gave us: whoever
+/// names them has no more of the network than this.
 pub const ATTEMPTS_PER_MINUTE: usize = 10;
 /// The most dials in all that have not ended in an authenticated link or a failure.
 pub const HALF_OPEN_MAX: usize = 64;
@@ -95,9 +96,11 @@ impl Entry {
 #[derive(Debug, Default)]
 struct ClubBook {
     entries: BTreeMap<SocketAddr, Entry>,
-    /// Idle addresses that may be dialled, by when they are due.
-    queue: BTreeSet<(Instant, SocketAddr)>,
-    /// The attempts of the last minute.
+    /// Idle addresses that may be dialled, where a peer was proven or that the user gave, by when they are due.
+    known: BTreeSet<(Instant, SocketAddr)>,
+    /// As `known`, of the other addresses.
+    hinted: BTreeSet<(Instant, SocketAddr)>,
+    /// The attempts of the last minute at addresses that were hints.
     attempts: VecDeque<Instant>,
     /// Peers that are connected, and over how many links.
     linked: BTreeMap<PeerId, u32>,
@@ -112,13 +115,15 @@ impl ClubBook {
             return;
         };
         if let Some(at) = entry.queued.take() {
-            self.queue.remove(&(at, addr));
+            self.known.remove(&(at, addr));
+            self.hinted.remove(&(at, addr));
         }
         let linked = entry.peer.is_some_and(|peer| self.linked.contains_key(&peer));
         let allowed = entry.source >= Source::Invitation || networks.allow_hint(addr);
         if entry.state == State::Idle && !linked && allowed {
             entry.queued = Some(entry.next);
-            self.queue.insert((entry.next, addr));
+            let queue = if entry.is_remembered() { &mut self.known } else { &mut self.hinted };
+            queue.insert((entry.next, addr));
         }
     }
 
@@ -131,17 +136,18 @@ impl ClubBook {
     fn remove(&mut self, addr: SocketAddr) -> Option<Entry> {
         let entry = self.entries.remove(&addr)?;
         if let Some(at) = entry.queued {
-            self.queue.remove(&(at, addr));
+            self.known.remove(&(at, addr));
+            self.hinted.remove(&(at, addr));
         }
         Some(entry)
     }
 
-    /// When the next attempt may be made, if any address waits for one.
-    fn due(&self) -> Option<Instant> {
-        let (first, _) = *self.queue.first()?;
+    /// When the next attempt may be made and where, if any address waits for one.
+    fn due(&self) -> Option<(Instant, SocketAddr)> {
         let window = self.attempts.len().checked_sub(ATTEMPTS_PER_MINUTE);
         let free = window.and_then(|place| self.attempts.get(place)).map(|attempt| attempt.plus(MINUTE));
-        Some(first.max(free.unwrap_or_default()))
+        let hinted = self.hinted.first().map(|(at, addr)| ((*at).max(free.unwrap_or_default()), *addr));
+        self.known.first().copied().into_iter().chain(hinted).min()
     }
 
     /// Makes room among the addresses of `peer` (`None`: of peers unknown). False if all that are there matter more
@@ -244,21 +250,23 @@ impl Dialer {
         if self.half_open >= HALF_OPEN_MAX {
             return None;
         }
-        let (due, club) = self.clubs.iter().filter_map(|(club, book)| Some((book.due()?, *club))).min()?;
+        let next = self.clubs.iter().filter_map(|(club, book)| Some((book.due()?, *club)));
+        let ((due, addr), club) = next.min_by_key(|((due, _), club)| (*due, *club))?;
         if due > now {
             return None;
         }
         let book = self.clubs.get_mut(&club)?;
-        let (_, addr) = book.queue.pop_first()?;
         let entry = book.entries.get_mut(&addr)?;
-        entry.queued = None;
         entry.state = State::Dialling;
         entry.last_attempt = Some(now);
         entry.jitter = rng.below(JITTER_MAX + 1);
-        book.attempts.push_back(now);
-        if book.attempts.len() > ATTEMPTS_PER_MINUTE {
-            book.attempts.pop_front();
+        if !entry.is_remembered() {
+            book.attempts.push_back(now);
+            if book.attempts.len() > ATTEMPTS_PER_MINUTE {
+                book.attempts.pop_front();
+            }
         }
+        book.requeue(addr, &self.networks);
         self.half_open += 1;
         Some((club, addr))
     }
@@ -269,7 +277,12 @@ impl Dialer {
         if self.half_open >= HALF_OPEN_MAX {
             return None;
         }
-        self.clubs.values().filter_map(ClubBook::due).chain(self.unstored.values().copied()).min()
+        self.clubs
+            .values()
+            .filter_map(ClubBook::due)
+            .map(|(due, _)| due)
+            .chain(self.unstored.values().copied())
+            .min()
     }
 
     /// A dial ended in an authenticated link with `peer`. It is not dialled again while a link with it lasts.
@@ -524,6 +537,7 @@ impl Dialer {
             entry.peer = Some(peer);
             book.met.entry(peer).or_default();
         }
+        book.requeue(addr, &self.networks);
         book.keep_peers_bounded();
     }
 }

@@ -62,6 +62,8 @@ pub struct Link {
     pub member: bool,
     /// What the peer's clock said, once it introduced itself.
     pub clock: Option<ClockSample>,
+    /// Whether it takes signatures and gives patches.
+    pub rsync: bool,
     /// How far it got.
     pub stage: Stage,
     /// What the host was last told about reading.

@@ -4,6 +4,7 @@ pub mod boot;
 pub mod command;
 pub mod commands;
 pub mod event;
+mod flow;
 pub mod links;
 pub mod outbox;
 pub mod peers;
@@ -136,6 +137,12 @@ impl Engine {
         signatures: Arc<dyn Signatures>,
     ) -> Engine {
         Engine { plain: Some(Transport::PlainHere(signatures)), ..Engine::new(config, seed, now) }
+    }
+
+    /// Sets when links are compressed, as the stored setting does.
+    #[cfg(any(test, feature = "simulator"))]
+    pub fn compress(&mut self, compression: &str) {
+        self.settings.restore(settings::COMPRESSION, compression);
     }
 
     /// A connection was accepted; the engine names it, or refuses it (then the host closes the socket).
@@ -280,6 +287,12 @@ impl Engine {
         sent > 0
     }
 
+    /// The socket of this connection did not take all that [`Engine::poll_transmit`] gave. A host that never says so
+    /// loses nothing but compression on slow links.
+    pub fn handle_full(&mut self, now: Now, conn: ConnId) {
+        self.full(now, conn);
+    }
+
     /// The connections that may have bytes to send since the last call; each is named once.
     pub fn poll_writable(&mut self) -> Option<ConnId> {
         self.links.pop_writable()
@@ -343,6 +356,7 @@ impl Engine {
 
     /// Ends every input: dials, discovery, closes and read interests follow from what the parts have become.
     fn settle(&mut self, now: Now) {
+        self.take_held(now);
         self.out.set_owner(None);
         self.dial(now);
         self.announce(now);

@@ -2,7 +2,6 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
@@ -14,14 +13,19 @@ use crate::club::cpace::code_prs;
 use crate::club::keys::Club;
 use crate::club::level::Level;
 use crate::connection::login::{Login, Logins, Method, Role, Secret};
+use crate::connection::pack::Deflating;
 use crate::connection::reason::CloseReason;
-use crate::connection::{ConnConfig, ConnEvent, Connection, EXTENSION_CBOR, PING_TIMEOUT_DEFAULT, Ready};
+use crate::connection::{
+    ConnConfig, ConnEvent, Connection, EXTENSION_CBOR, EXTENSION_GZIP, EXTENSION_RSYNC, PING_TIMEOUT_DEFAULT,
+    Ready,
+};
 use crate::discovery::lan::{LanId, day};
 use crate::discovery::network::Networks;
 use crate::engine::Engine;
 use crate::engine::commands::AfterCommit;
 use crate::engine::event::Event;
 use crate::engine::links::{Link, Stage};
+use crate::engine::settings::Compression;
 use crate::engine::setup;
 use crate::ids::{AccessId, ConnId, PeerId, RootId, Token};
 use crate::io::store::{Durability, Space, StoreOp, Write};
@@ -185,11 +189,17 @@ impl Engine {
         let transport = self.plain.clone().unwrap_or_else(|| Transport::Tls(self.tls.get()));
         #[cfg(not(any(test, feature = "simulator")))]
         let transport = Transport::Tls(self.tls.get());
+        let extensions: &[&str] = match self.settings.compression() {
+            Compression::Never => &[EXTENSION_CBOR, EXTENSION_RSYNC],
+            Compression::Auto | Compression::Always => &[EXTENSION_CBOR, EXTENSION_RSYNC, EXTENSION_GZIP],
+        };
+        let always = self.settings.compression() == Compression::Always;
         ConnConfig {
             transport,
             software: self.config.software.clone(),
             name: self.node_name().into(),
-            extensions: Arc::new([EXTENSION_CBOR.into()]),
+            extensions: extensions.iter().map(|name| String::from(*name)).collect(),
+            deflating: if always { Deflating::Always } else { Deflating::OnSlowLinks },
             ping_timeout: PING_TIMEOUT_DEFAULT,
         }
     }
@@ -205,6 +215,7 @@ impl Engine {
             name: None,
             member: false,
             clock: None,
+            rsync: false,
             stage: if dialed { Stage::Dialing } else { Stage::Opening },
             reading: true,
             received: 0,
@@ -292,10 +303,16 @@ impl Engine {
     }
 
     /// Goes through what a connection has to tell.
-    fn take_events(&mut self, now: Now, conn: ConnId) {
+    pub(super) fn take_events(&mut self, now: Now, conn: ConnId) {
         let mut pumped = None;
         while let Some(link) = self.links.all.get_mut(&conn) {
             let (club, stage) = (link.club, link.stage);
+            // A few bytes can be many once they are inflated: what the share cannot take now waits as it came.
+            let holding = link.connection.as_ref().is_some_and(Connection::is_holding);
+            if holding && !self.share_takes(conn) {
+                break;
+            }
+            let Some(link) = self.links.all.get_mut(&conn) else { break };
             let Some(event) = link.connection.as_mut().and_then(Connection::poll_event) else { break };
             match event {
                 ConnEvent::Ready(ready) => self.ready(now, conn, &ready),
@@ -390,6 +407,7 @@ impl Engine {
         link.run = Some(ready.run);
         link.clock = Some(ClockSample { wall: ready.remote_time, at: now.mono });
         link.name.clone_from(&ready.name);
+        link.rsync = ready.extensions.iter().any(|name| name == EXTENSION_RSYNC);
         let (addr, dialed) = (link.addr, link.dialed);
         if !self.shares.contains_key(&root) {
             return self.links.close(conn, "shutdown", "the share is gone");
@@ -769,20 +787,6 @@ impl Engine {
         }
         if self.uses_lan() {
             self.lan.handle_timeout(now);
-        }
-    }
-
-    /// Tells the host which sockets to read.
-    pub(super) fn update_interests(&mut self, now: Now) {
-        for (&conn, link) in &mut self.links.all {
-            let Some(connection) = &mut link.connection else { continue };
-            let share = link.club.and_then(|root| self.shares.get(&root));
-            let read = connection.wants_read() && share.is_none_or(|share| share.wants_read(conn));
-            if read != link.reading && link.stage != Stage::Closing {
-                link.reading = read;
-                connection.set_reading(now, read);
-                self.out.push(Output::Interest { conn, read });
-            }
         }
     }
 }

@@ -21,6 +21,8 @@ pub const ARCHIVE_PERCENT_MAX: u64 = 90;
 const VALUE_BYTES_MAX: usize = 1024;
 /// A setting that the host keeps, because it is needed before there is an engine; its name is the draft's.
 pub const LISTEN_PORT: &str = "listen_port";
+/// Named here because simulators set it too.
+pub(super) const COMPRESSION: &str = "compression";
 /// Kept with the settings, but changed by pausing and resuming alone.
 const PAUSED: &str = "paused";
 
@@ -32,10 +34,24 @@ enum Key {
     ArchiveDays,
     ArchivePercent,
     Clock,
+    Compression,
+}
+
+/// When what goes over a link is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Where the link is slower than compressing.
+    #[default]
+    Auto,
+    /// Wherever it shrinks.
+    Always,
+    /// Never, and nobody is asked to.
+    Never,
 }
 
 impl Key {
-    const ALL: [Key; 5] = [Key::ArchiveDays, Key::ArchivePercent, Key::Clock, Key::Lan, Key::Name];
+    const ALL: [Key; 6] =
+        [Key::ArchiveDays, Key::ArchivePercent, Key::Clock, Key::Compression, Key::Lan, Key::Name];
 
     fn name(self) -> &'static str {
         match self {
@@ -44,6 +60,7 @@ impl Key {
             Key::ArchiveDays => "archive_days",
             Key::ArchivePercent => "archive_percent",
             Key::Clock => "clock",
+            Key::Compression => COMPRESSION,
         }
     }
 
@@ -62,6 +79,10 @@ impl Key {
             Key::Clock => {
                 "Whether this computer's clock is checked against its peers' (checked), or right in any case (trusted)."
             }
+            Key::Compression => {
+                "Whether what is sent is compressed: on links that are slow (auto), always, or never; from the next \
+                 connection on."
+            }
         }
     }
 }
@@ -75,6 +96,7 @@ pub struct Settings {
     archive_days: u32,
     archive_percent: u64,
     clock_trusted: bool,
+    compression: Compression,
 }
 
 impl Default for Settings {
@@ -86,6 +108,7 @@ impl Default for Settings {
             archive_days: KEEP_DAYS_DEFAULT,
             archive_percent: VOLUME_PERCENT_DEFAULT,
             clock_trusted: false,
+            compression: Compression::Auto,
         }
     }
 }
@@ -119,6 +142,11 @@ impl Settings {
     /// Whether the user said that this computer's clock is right (protocol §7, Time).
     pub fn clock_trusted(&self) -> bool {
         self.clock_trusted
+    }
+
+    /// When what goes over a link is compressed.
+    pub fn compression(&self) -> Compression {
+        self.compression
     }
 
     /// Takes a stored value. One that a later version wrote, or that is out of bounds, is passed over.
@@ -166,6 +194,12 @@ impl Settings {
             Key::ArchiveDays => self.archive_days.to_string(),
             Key::ArchivePercent => self.archive_percent.to_string(),
             Key::Clock => (if self.clock_trusted { "trusted" } else { "checked" }).to_owned(),
+            Key::Compression => match self.compression {
+                Compression::Auto => "auto",
+                Compression::Always => "always",
+                Compression::Never => "never",
+            }
+            .to_owned(),
         }
     }
 
@@ -202,6 +236,14 @@ impl Settings {
                     "trusted" => true,
                     "checked" => false,
                     _ => return Err("clock is checked or trusted.".into()),
+                }
+            }
+            Key::Compression => {
+                self.compression = match value {
+                    "auto" => Compression::Auto,
+                    "always" => Compression::Always,
+                    "never" => Compression::Never,
+                    _ => return Err("compression is auto, always or never.".into()),
                 }
             }
         }
@@ -256,6 +298,7 @@ mod tests {
             ("archive_percent", ["0", "90"], ["-1", "91"]),
             ("lan", ["off", "true"], ["", "maybe"]),
             ("clock", ["checked", "trusted"], ["", "true"]),
+            ("compression", ["never", "always"], ["", "on"]),
         ] {
             for value in good {
                 set(&mut settings, name, value).unwrap();

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use crate::engine::outbox::Outbox;
 use crate::files::fetch_copies::Copies;
-use crate::files::large::Larges;
+use crate::files::large::{Larges, Links, Word, may_pay};
 use crate::files::path::RelPath;
 use crate::files::small::Smalls;
 use crate::files::sources::{Among, Choice, Key, Sources};
@@ -46,6 +46,28 @@ pub struct Want {
     pub mtime_ns: Option<i64>,
     /// A file of the share that should have the same content: it is copied, and fetched only if that fails.
     pub local: Option<(RelPath, Stamp)>,
+    /// A file of the share with an older version of it: where that pays, only the difference is fetched.
+    pub old: Option<Old>,
+}
+
+/// An older version of a content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Old {
+    /// Where it lies.
+    pub path: RelPath,
+    /// What lies there.
+    pub stamp: Stamp,
+    /// Its content.
+    pub sha256: Sha256,
+}
+
+/// What is to be known of the peer of a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// It is at read_write, or proven a writer.
+    pub writer: bool,
+    /// It takes signatures and gives patches.
+    pub rsync: bool,
 }
 
 /// The outcome of a want.
@@ -87,6 +109,8 @@ impl From<DiskError> for FetchError {
 pub(super) struct Common {
     pub(super) root: RootId,
     pub(super) sources: Sources,
+    /// The links that speak `rsync`.
+    pub(super) deltas: Links,
     /// Wants without an outcome.
     pub(super) wants: BTreeMap<u64, Want>,
     done: VecDeque<Fetched>,
@@ -167,6 +191,7 @@ impl Fetcher {
         let common = Common {
             root,
             sources: Sources::default(),
+            deltas: Links::default(),
             wants: BTreeMap::new(),
             done: VecDeque::new(),
             waiting: BTreeSet::new(),
@@ -252,10 +277,8 @@ impl Fetcher {
     /// durable. False, and nothing happens, if all of it is here already.
     #[must_use]
     pub fn put_off(&mut self, id: u64, now: Now, out: &mut Outbox) -> bool {
-        let finishing =
-            |want: &Want| want.size > SMALL_BYTES_MAX && self.large.is_finishing(&want.sha256, id);
         let over = match self.common.wants.get(&id) {
-            Some(want) => finishing(want),
+            Some(want) => self.large.is_finishing(&want.sha256, id),
             None => self.common.done.iter().any(|done| done.id == id),
         };
         if !over {
@@ -279,10 +302,13 @@ impl Fetcher {
         }
     }
 
-    /// A link is there that may be asked for contents of this share. `writer`: at read_write, or proven a writer.
-    pub fn source_up(&mut self, conn: ConnId, peer: PeerId, writer: bool, now: Now, out: &mut Outbox) {
+    /// A link is there that may be asked for contents of this share.
+    pub fn source_up(&mut self, conn: ConnId, peer: PeerId, can: Abilities, now: Now, out: &mut Outbox) {
         self.source_down(conn, now, out);
-        self.common.sources.up(conn, peer, writer, now.mono);
+        self.common.sources.up(conn, peer, can.writer, now.mono);
+        if can.rsync {
+            self.common.deltas.up(conn);
+        }
         self.wake_all();
         self.drive(now.mono, out);
     }
@@ -291,6 +317,46 @@ impl Fetcher {
     pub fn source_down(&mut self, conn: ConnId, now: Now, out: &mut Outbox) {
         for (sha, start) in self.common.sources.down(conn) {
             self.lost(conn, &(sha, start), false);
+        }
+        self.common.deltas.down(conn);
+        self.large.patches_lost(conn);
+        self.drive(now.mono, out);
+    }
+
+    /// The head of an `rsync.patch`; its payload follows.
+    pub fn handle_patch_start(
+        &mut self,
+        conn: ConnId,
+        sha256: Sha256,
+        range: (u64, u64),
+        now: Now,
+    ) -> Result<(), Misbehaved> {
+        self.common.sources.heard(conn, now.mono);
+        self.common.deltas.patch_start(conn, sha256, range)
+    }
+
+    /// A piece of the payload of the last `rsync.patch` on this link.
+    pub fn handle_patch_payload(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        last: bool,
+        now: Now,
+        out: &mut Outbox,
+    ) -> Result<(), Misbehaved> {
+        self.received = self.received.saturating_add(bytes.len() as u64);
+        self.common.sources.heard(conn, now.mono);
+        let Some(patch) = self.common.deltas.payload(conn, bytes, last)? else { return Ok(()) };
+        let taken = self.large.patched(conn, patch, now.mono, &mut self.common, out);
+        self.drive(now.mono, out);
+        taken
+    }
+
+    /// An `rsync.end`: that link gives no more patches of this content.
+    pub fn handle_patch_end(&mut self, conn: ConnId, sha256: Sha256, now: Now, out: &mut Outbox) {
+        self.common.sources.heard(conn, now.mono);
+        if self.common.deltas.end(conn, &sha256) {
+            self.large.patches_ended(&sha256);
         }
         self.drive(now.mono, out);
     }
@@ -432,6 +498,11 @@ impl Fetcher {
         self.common.sources.poll_request()
     }
 
+    /// The next message of the `rsync` extension to send; to be called until there is none.
+    pub fn poll_rsync(&mut self) -> Option<(ConnId, Word)> {
+        self.common.deltas.poll()
+    }
+
     /// A peer that gave something else for a content than what has this SHA-256; each is told once.
     pub fn poll_lie(&mut self) -> Option<(PeerId, Sha256)> {
         self.common.sources.poll_lie()
@@ -480,10 +551,13 @@ impl Fetcher {
     fn route(&mut self, id: u64, now: Instant) {
         let Some(want) = self.common.wants.get(&id) else { return };
         let (sha, size) = (want.sha256, want.size);
-        let small = size <= SMALL_BYTES_MAX;
+        let old = want.old.clone().filter(|old| may_pay(old, size));
+        // A difference takes a round trip more: of many small ones the whole is there sooner.
+        let differs = old.is_some() && self.common.deltas.any() && self.large.has_room();
+        let small = size <= SMALL_BYTES_MAX && !differs;
         let taken = if small { self.large.has(&sha) } else { self.small.has(&sha) };
-        let added =
-            !taken && if small { self.small.add(id, sha, size, now) } else { self.large.add(id, sha, size) };
+        let added = !taken
+            && if small { self.small.add(id, sha, size, now) } else { self.large.add(id, sha, size, old) };
         if !added {
             self.other_size.entry(sha).or_default().push(id);
         }

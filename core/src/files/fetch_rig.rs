@@ -8,6 +8,7 @@ use core::time::Duration;
 use crate::engine::outbox::Outbox;
 use crate::files::fetch::*;
 use crate::files::path::RelPath;
+use crate::files::rsync::{Command, Commands};
 use crate::files::sources::*;
 use crate::ids::{ConnId, PeerId, RootId, Sha256, TempId, Token};
 use crate::io::disk::{Bytes, Kind, Stage, StageContent, Staged, Stamp};
@@ -78,7 +79,14 @@ impl Rig {
 
     pub(super) fn up(&mut self, conn: ConnId, writer: bool) {
         let peer = PeerId([conn.0 as u8; 16]);
-        self.fetcher.source_up(conn, peer, writer, self.now, &mut self.out);
+        let can = Abilities { writer, rsync: false };
+        self.fetcher.source_up(conn, peer, can, self.now, &mut self.out);
+    }
+
+    /// A link that gives patches too.
+    pub(super) fn up_rsync(&mut self, conn: ConnId) {
+        let (peer, can) = (PeerId([conn.0 as u8; 16]), Abilities { writer: false, rsync: true });
+        self.fetcher.source_up(conn, peer, can, self.now, &mut self.out);
     }
 
     pub(super) fn down(&mut self, conn: ConnId) {
@@ -112,7 +120,8 @@ impl Rig {
         size: usize,
         local: Option<(RelPath, Stamp)>,
     ) -> bool {
-        let want = Want { id, sha256, size: size as u64, mode: Some(0o600), mtime_ns: Some(5), local };
+        let want =
+            Want { id, sha256, size: size as u64, mode: Some(0o600), mtime_ns: Some(5), local, old: None };
         self.fetcher.want(want, self.now, &mut self.out)
     }
 
@@ -240,6 +249,26 @@ impl Rig {
                 let at = offset as usize;
                 self.temps.get_mut(&temp).ok_or(DiskError::NotFound)?[at..at + data.len()]
                     .copy_from_slice(&data);
+                DiskDone::Unit
+            }
+            DiskOp::Sign { read, head, .. } => {
+                let old = self.files.get(&read.path.sort_key()).ok_or(DiskError::Changed)?;
+                let piece = old.len().saturating_sub(read.offset as usize).min(read.len as usize);
+                let blocks = piece.div_ceil(head.block as usize);
+                DiskDone::Data(vec![Ok(Bytes(vec![7; blocks * head.entry_bytes() as usize]))])
+            }
+            DiskOp::PatchTemp { temp, offset, from, delta, .. } => {
+                let old = self.files.get(&from.sort_key()).ok_or(DiskError::Changed)?;
+                let mut at = offset as usize;
+                let made = self.temps.get_mut(&temp).ok_or(DiskError::NotFound)?;
+                for command in Commands::of(&delta.0) {
+                    let bytes = match command.map_err(|_| DiskError::Io)? {
+                        Command::Literal(range) => &delta.0[range],
+                        Command::Copy { from, len } => &old[from as usize..(from + len) as usize],
+                    };
+                    made[at..at + bytes.len()].copy_from_slice(bytes);
+                    at += bytes.len();
+                }
                 DiskDone::Unit
             }
             DiskOp::FlushTemp { .. } => {

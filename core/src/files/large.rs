@@ -1,12 +1,14 @@
 //! Large contents: pieces from several links into one temp, which is flushed now and then so that it can go on after
 //! a break. What is wrong in the end is fetched again from one peer alone, so that only a liar is blamed.
 
+mod delta;
+
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::engine::outbox::Outbox;
-use crate::files::fetch::{Common, FetchError, ask_somewhere};
+use crate::files::fetch::{Common, FetchError, Old, ask_somewhere};
 use crate::files::fetch_copies::StagedResults;
 use crate::files::partial::{PARTIALS_MAX, partial_key, partial_sha, piece, pieces_of};
 use crate::files::partial::{Parked, Partial, Pieces, RESUME_BYTES_MIN};
@@ -16,6 +18,10 @@ use crate::io::disk::Bytes;
 use crate::io::store::{Row, Space, Write};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::time::Instant;
+
+use delta::Delta;
+pub(super) use delta::{Links, may_pay};
+pub use delta::{PATCH_TIMEOUT, Word};
 
 /// At most this many contents of which something is still to be asked for are in progress at once.
 pub const LARGE_ASKING_MAX: usize = 4;
@@ -70,10 +76,15 @@ struct Large {
     /// After a mixture was wrong: the one link that may give all of it.
     alone: bool,
     sole: Option<ConnId>,
+    /// An older version that lies here, until the difference to it has come or is known not to come.
+    old: Option<Old>,
+    delta: Option<Delta>,
+    /// Where a patch begins that could not be applied: what comes of it and of later ones is worth nothing.
+    unpatched: Option<u64>,
 }
 
 impl Large {
-    fn new(size: u64, wants: Vec<u64>, stage: Stage) -> Large {
+    fn new(size: u64, wants: Vec<u64>, stage: Stage, old: Option<Old>) -> Large {
         Large {
             size,
             wants,
@@ -92,6 +103,9 @@ impl Large {
             givers: Givers::None,
             alone: false,
             sole: None,
+            old,
+            delta: None,
+            unpatched: None,
         }
     }
 
@@ -99,13 +113,13 @@ impl Large {
         self.waiting.is_none()
             && match self.stage {
                 Stage::Opening => true,
-                Stage::Fetching => !self.missing.is_empty(),
+                Stage::Fetching => self.delta.is_none() && !self.missing.is_empty(),
                 Stage::Queued(_) | Stage::Finishing(_) => false,
             }
     }
 
     fn is_all_here(&self) -> bool {
-        self.missing.is_empty() && self.asked.is_empty()
+        self.missing.is_empty() && self.asked.is_empty() && self.delta.is_none()
     }
 
     fn flush_due(&self) -> Option<Instant> {
@@ -123,6 +137,8 @@ enum Step {
     Open,
     Write { index: u64, len: u64 },
     Flush { covers: Pieces },
+    Sign { offset: u64 },
+    Patch { start: u64, end: u64 },
     Finish,
 }
 
@@ -202,6 +218,11 @@ impl Larges {
         self.contents.contains_key(sha)
     }
 
+    /// Whether another content could begin now.
+    pub(super) fn has_room(&self) -> bool {
+        self.contents.len() < LARGE_OPEN_MAX
+    }
+
     pub(super) fn owns(&self, token: Token) -> bool {
         self.jobs.contains_key(&token)
     }
@@ -226,11 +247,12 @@ impl Larges {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.active.iter().filter_map(|sha| self.contents.get(sha)?.flush_due()).min()
+        let active = self.active.iter().filter_map(|sha| self.contents.get(sha));
+        active.flat_map(|content| [content.flush_due(), content.patch_due()]).flatten().min()
     }
 
     /// Adds a want; false if its SHA-256 is being fetched under another size.
-    pub(super) fn add(&mut self, id: u64, sha: Sha256, size: u64) -> bool {
+    pub(super) fn add(&mut self, id: u64, sha: Sha256, size: u64, old: Option<Old>) -> bool {
         if let Some(content) = self.contents.get_mut(&sha) {
             let same = content.size == size;
             if same {
@@ -239,7 +261,7 @@ impl Larges {
             return same;
         }
         let stage = self.enqueue(sha);
-        self.contents.insert(sha, Large::new(size, Vec::from([id]), stage));
+        self.contents.insert(sha, Large::new(size, Vec::from([id]), stage, old));
         true
     }
 
@@ -342,14 +364,17 @@ impl Larges {
         out: &mut Outbox,
     ) {
         let Some(Job { sha, temp, step }) = self.jobs.remove(&token) else { return };
-        if let Step::Write { len, .. } = step {
-            common.writing -= len;
+        match step {
+            Step::Write { len, .. } => common.writing -= len,
+            Step::Patch { start, end } => common.writing -= end - start,
+            Step::Open | Step::Flush { .. } | Step::Sign { .. } | Step::Finish => {}
         }
         let Some(content) = self.contents.get_mut(&sha).filter(|content| content.temp == temp) else {
             self.leave(temp, common, out);
             return;
         };
         content.ops -= 1;
+        content.wait_for_patch(now);
         if let Step::Finish = step {
             self.finished(sha, result, now, common, out);
             return;
@@ -375,6 +400,13 @@ impl Larges {
                 let key = partial_key(common.root, &sha);
                 common.commit(Vec::from([Write::Put { space: Space::Partial, key, value }]), out);
             }
+            (Step::Sign { offset }, result) => self.signed(&sha, offset, result, common),
+            (Step::Patch { start, end }, Ok(_)) => self.wrote_patch(&sha, start, end),
+            (Step::Patch { start, .. }, Err(error))
+                if !matches!(error, DiskError::NoSpace | DiskError::RootMissing) =>
+            {
+                self.patch_failed(&sha, start, common);
+            }
             (step, result) => {
                 let error = result.err().unwrap_or(DiskError::Io);
                 // A flush that failed may have lost what was written before it.
@@ -387,6 +419,7 @@ impl Larges {
 
     pub(super) fn drive(&mut self, now: Instant, common: &mut Common, out: &mut Outbox) {
         self.begin(now, common, out);
+        self.drive_deltas(now, common, out);
         self.ask(now, common);
         for at in 0..self.active.len() {
             let sha = self.active[at];
@@ -539,7 +572,7 @@ impl Larges {
         self.active.retain(|active| *active != sha);
         let stage = self.enqueue(sha);
         if let Some(content) = self.contents.get_mut(&sha) {
-            let fresh = Large::new(content.size, core::mem::take(&mut content.wants), stage);
+            let fresh = Large::new(content.size, core::mem::take(&mut content.wants), stage, None);
             let absent = core::mem::take(&mut content.absent);
             let alone = content.alone || givers != Givers::None && !matches!(givers, Givers::One(_));
             *content = Large { absent, alone, ..fresh };
@@ -557,6 +590,7 @@ impl Larges {
         }
         self.active.retain(|active| active != sha);
         common.sources.drop_content(sha);
+        common.deltas.drop_content(sha);
     }
 
     /// Ends a content without success. `keep`: what a flush has covered stays for later.
@@ -614,7 +648,7 @@ impl Larges {
 
 /// Asks for one piece of a content; whether it did.
 fn ask_one(sha: &Sha256, content: &mut Large, now: Instant, common: &mut Common) -> bool {
-    if content.stage != Stage::Fetching || content.waiting.is_some() {
+    if content.stage != Stage::Fetching || content.waiting.is_some() || content.delta.is_some() {
         return false;
     }
     if content.alone && !choose_sole(sha, content, common) {

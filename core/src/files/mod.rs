@@ -20,8 +20,10 @@ pub mod plan;
 pub mod presence;
 pub mod reconcile;
 pub mod row;
+pub mod rsync;
 pub mod serve;
 pub mod serve_find;
+pub mod serve_patches;
 #[cfg(test)]
 mod serve_tests;
 pub mod small;

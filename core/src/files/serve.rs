@@ -12,6 +12,7 @@ use crate::engine::outbox::Outbox;
 use crate::files::path::RelPath;
 pub use crate::files::serve_find::content_key;
 use crate::files::serve_find::{Finder, Found, Located};
+use crate::files::serve_patches::Patches;
 use crate::files::sources::{Misbehaved, RANGE_BYTES};
 use crate::ids::{ConnId, RootId, Sha256, Token};
 use crate::index::codec::PeerTable;
@@ -46,6 +47,20 @@ pub enum Answer {
     },
     /// `directory.not_present`.
     NotPresent {
+        /// The content.
+        sha256: Sha256,
+    },
+    /// `rsync.patch` with its payload.
+    Patch {
+        /// Of which content.
+        sha256: Sha256,
+        /// Start and length of what it makes.
+        range: (u64, u64),
+        /// The payload.
+        delta: Bytes,
+    },
+    /// `rsync.end`.
+    End {
         /// The content.
         sha256: Sha256,
     },
@@ -104,6 +119,7 @@ pub struct Server {
     bytes: u64,
     /// Contents that were asked for and were not here, and who asked; told when they have come.
     missed: BTreeSet<(Sha256, ConnId)>,
+    patches: Patches,
 }
 
 impl Server {
@@ -118,6 +134,7 @@ impl Server {
             turn: ConnId(0),
             bytes: 0,
             missed: BTreeSet::new(),
+            patches: Patches::new(root),
         }
     }
 
@@ -159,21 +176,44 @@ impl Server {
         Ok(())
     }
 
+    /// The head of an `rsync.signature` of a link at read_only or above; its payload follows.
+    pub fn handle_signature(&mut self, conn: ConnId, sha256: Sha256, start: u64) -> Result<(), Misbehaved> {
+        self.patches.handle_signature(conn, sha256, start)
+    }
+
+    /// A piece of the payload of the last `rsync.signature` on this link.
+    pub fn handle_signature_payload(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        last: bool,
+        out: &mut Outbox,
+    ) -> Result<(), Misbehaved> {
+        self.patches.handle_payload(conn, bytes, last, out)
+    }
+
+    /// An `rsync.end` of who sent a signature.
+    pub fn handle_end(&mut self, conn: ConnId, sha256: Sha256) {
+        self.patches.handle_end(conn, sha256);
+    }
+
     /// How many bytes the link's send queue may still take, not counting answers that were not taken yet.
     pub fn set_room(&mut self, conn: ConnId, bytes: u64, out: &mut Outbox) {
         self.conns.entry(conn).or_default().room = bytes;
         self.drive(out);
+        self.patches.set_room(conn, bytes, out);
     }
 
     /// Whether the link has requests that wait for room.
     pub fn wants_room(&self, conn: ConnId) -> bool {
-        self.conns.get(&conn).is_some_and(|link| !link.ready.is_empty())
+        self.conns.get(&conn).is_some_and(|link| !link.ready.is_empty()) || self.patches.wants_room(conn)
     }
 
     /// A link is gone; nothing may be called for it any more.
     pub fn conn_down(&mut self, conn: ConnId) {
         self.conns.remove(&conn);
         self.finder.conn_down(conn);
+        self.patches.conn_down(conn);
         self.missed.retain(|(_, waits)| *waits != conn);
         let bytes = &mut self.bytes;
         self.answers.retain(|outcome| {
@@ -186,11 +226,12 @@ impl Server {
     /// What the store says of this path has changed: what was remembered of it is forgotten.
     pub fn path_changed(&mut self, path: &RelPath) {
         self.finder.path_changed(path);
+        self.patches.path_changed(path);
     }
 
     /// Whether this completion is for the server.
     pub fn owns(&self, token: Token) -> bool {
-        self.finder.owns(token) || self.batches.contains_key(&token)
+        self.finder.owns(token) || self.batches.contains_key(&token) || self.patches.owns(token)
     }
 
     /// Takes a completion of the store; false if the token is another's (see [`Server::owns`]).
@@ -202,7 +243,7 @@ impl Server {
         out: &mut Outbox,
     ) -> bool {
         if !self.finder.owns(token) {
-            return false;
+            return self.patches.handle_store(token, result, peers, out);
         }
         for found in self.finder.handle_store(token, result, peers, out) {
             self.found(found);
@@ -218,7 +259,9 @@ impl Server {
         result: Result<DiskDone, DiskError>,
         out: &mut Outbox,
     ) -> bool {
-        let Some(batch) = self.batches.remove(&token) else { return false };
+        let Some(batch) = self.batches.remove(&token) else {
+            return self.patches.handle_disk(token, result, out);
+        };
         let (items, otherwise) = match result {
             Ok(DiskDone::Data(items)) => (items, DiskError::Io),
             Ok(_) => (Vec::new(), DiskError::Io),
@@ -234,7 +277,9 @@ impl Server {
 
     /// The next answer to send; its bytes count against the room of its link.
     pub fn poll_answer(&mut self) -> Option<(ConnId, Answer)> {
-        let Outcome { conn, answer, last } = self.answers.pop_front()?;
+        let Some(Outcome { conn, answer, last }) = self.answers.pop_front() else {
+            return self.patches.poll_answer();
+        };
         let size = size_of_answer(&answer);
         self.bytes -= size;
         if let Some(link) = self.conns.get_mut(&conn) {
@@ -245,9 +290,9 @@ impl Server {
         Some((conn, answer))
     }
 
-    /// Bytes being read, or waiting to be taken.
+    /// Bytes being read, or waiting to be taken, and those of signatures.
     pub fn buffered_bytes(&self) -> u64 {
-        self.bytes
+        self.bytes + self.patches.buffered_bytes()
     }
 
     /// A content was looked for.
@@ -386,6 +431,7 @@ fn code_of(error: DiskError) -> Option<&'static str> {
 fn size_of_answer(answer: &Answer) -> u64 {
     match answer {
         Answer::Data { bytes, .. } => bytes.0.len() as u64,
-        Answer::NotPresent { .. } | Answer::Error { .. } => 0,
+        // What is done for patches is counted where they are made.
+        Answer::Patch { .. } | Answer::End { .. } | Answer::NotPresent { .. } | Answer::Error { .. } => 0,
     }
 }

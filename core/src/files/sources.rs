@@ -259,6 +259,23 @@ impl Sources {
             && (!whole || self.small_total + RANGE_BYTES / 4 <= SMALL_TOTAL_BYTES_MAX)
     }
 
+    /// Whether this link may be asked for it, busy or not.
+    pub(super) fn may_ask(&self, conn: ConnId, among: &Among<'_>) -> bool {
+        self.links.get(&conn).is_some_and(|link| self.eligible(conn, link, among))
+    }
+
+    /// Whether any link may be asked for it, busy or not.
+    pub(super) fn any_may_be_asked(&self, among: &Among<'_>) -> bool {
+        self.links.iter().any(|(&conn, link)| self.eligible(conn, link, among))
+    }
+
+    /// A link said something that is not kept account of here.
+    pub(super) fn heard(&mut self, conn: ConnId, now: Instant) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.hear(now, &mut self.recovered);
+        }
+    }
+
     fn eligible(&self, conn: ConnId, link: &Link, among: &Among<'_>) -> bool {
         !link.stalled
             && among.sole.is_none_or(|sole| sole == conn)

@@ -136,6 +136,8 @@ pub struct Revision {
     pub value_seen: Option<Clock>,
     /// The new meta.
     pub meta: Option<Meta>,
+    /// The meta is said again where it is what it was: others had set another meanwhile.
+    pub meta_again: bool,
     /// Whether the record is deleted; that keeps its value (protocol §7 "Deleted records").
     pub delete: bool,
     /// When it happened, if not now: what a first scan finds was done while nobody looked. Never counts as later
@@ -245,10 +247,10 @@ pub fn name_source(author: &mut Author, from: &Record, lost_to: Uuid) -> Result<
 
 /// Several changes as one. What is set to what it is already counts as not set.
 pub fn revise(author: &mut Author, from: &Record, revision: Revision) -> Result<Record, Unmade> {
-    let Revision { key, value, value_seen, meta, delete, time } = revision;
+    let Revision { key, value, value_seen, meta, meta_again, delete, time } = revision;
     let key = key.filter(|key| *key != from.key);
     let value = value.filter(|value| *value != from.value || (from.deleted() && !delete));
-    let meta = meta.filter(|meta| *meta != from.meta);
+    let meta = meta.filter(|meta| meta_again || *meta != from.meta);
     let delete = delete && (value.is_some() || !from.deleted());
     if key.is_none() && value.is_none() && meta.is_none() && !delete {
         return Err(Unmade::Same);

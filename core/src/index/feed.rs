@@ -38,8 +38,11 @@ struct Asked {
     told: Clock,
     /// The peer, and its newest revision that is known on both sides, as far as each says; 0 for none.
     last: (PeerId, u64),
-    /// How far it said meanwhile that it knows its own revisions: that counts once it was answered.
-    said: u64,
+    /// Whether it asked anew on this link: then what it knows shortens the answer in nothing. It asks so because its
+    /// records of the same numbers are others.
+    again: bool,
+    /// What it said meanwhile that it knows: all of that counts once it was answered.
+    said: Clock,
 }
 
 impl Asked {
@@ -68,7 +71,8 @@ impl LinkFeed {
         head: u64,
         knowledge: &Clock,
     ) {
-        if self.asked.is_some() {
+        let again = self.asked.is_some();
+        if again {
             self.skip.clear();
         }
         let next = match resume {
@@ -76,8 +80,15 @@ impl LinkFeed {
             _ => ARRIVAL_FIRST,
         };
         let last = (peer, since.get(peer).min(knowledge.get(peer)));
-        self.asked =
-            Some(Asked { since, next, current: Some(knowledge.clone()), told: Clock::new(), last, said: 0 });
+        self.asked = Some(Asked {
+            since,
+            next,
+            current: Some(knowledge.clone()),
+            told: Clock::new(),
+            last,
+            again,
+            said: Clock::new(),
+        });
         self.pass(next);
     }
 
@@ -93,8 +104,14 @@ impl LinkFeed {
         if let Some(asked) = &mut self.asked {
             let mut since = asked.since.joined(knowledge);
             if asked.current.is_some() {
+                let said = asked.said.joined(knowledge);
+                if said.fits() {
+                    asked.said = said;
+                }
+                if asked.again {
+                    return;
+                }
                 let (peer, _) = asked.last;
-                asked.said = asked.said.max(since.get(peer));
                 since.set(peer, asked.since.get(peer));
             }
             if since.fits() {
@@ -148,8 +165,10 @@ impl LinkFeed {
     pub fn take_current(&mut self, head: u64) -> Option<Clock> {
         let asked = self.asked.as_mut().filter(|asked| asked.next > head)?;
         let current = asked.current.take()?;
-        let (peer, _) = asked.last;
-        asked.since.set(peer, asked.since.get(peer).max(asked.said));
+        let since = asked.since.joined(&core::mem::take(&mut asked.said));
+        if since.fits() {
+            asked.since = since;
+        }
         asked.told.clone_from(&current);
         Some(current)
     }
@@ -231,6 +250,21 @@ mod tests {
         assert_eq!(feed.take_knowledge(&k(5), 5), None, "the record goes first");
         feed.advance(5);
         assert_eq!(feed.take_knowledge(&k(5), 5), Some(k(5)));
+    }
+
+    #[test]
+    fn who_asks_anew_is_shown_all_whatever_it_says_it_knows() {
+        let mut me = author(1);
+        let a = file(&mut me, "/a", 1);
+        let mut feed = asked(Clock::new(), 1, &k(1));
+        feed.peer_knows(&k(1));
+        assert!(!feed.offer(1, &a), "it has it meanwhile");
+        feed.subscribe(peer(9), Clock::new(), None, OWN, 1, &k(1));
+        feed.peer_knows(&k(1));
+        assert!(feed.offer(1, &a), "perhaps another one of that number");
+        feed.advance(1);
+        assert_eq!(feed.take_current(1), Some(k(1)));
+        assert!(!feed.offer(2, &a), "once it was answered its word counts");
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! operation as a whole fails only where nothing could be tried (the root is gone).
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::files::path::RelPath;
+use crate::files::rsync::{Head, Signature};
 use crate::ids::{RootId, Sha256, TempId};
 
 /// What a path is.
@@ -262,6 +264,27 @@ pub enum DiskOp {
         /// The pieces.
         reads: Vec<Read>,
     },
+    /// Sums the blocks of a piece of a file up, as a signature has them (`files/rsync.rs`); a block that the piece ends
+    /// in is summed up as far as it goes. Answer: [`DiskDone::Data`] with one item.
+    Sign {
+        /// The number.
+        root: RootId,
+        /// The piece.
+        read: Read,
+        /// How to sum them up.
+        head: Head,
+    },
+    /// Finds the blocks that a piece of a file has in common with a signature. Answer: [`DiskDone::Delta`].
+    Delta {
+        /// The number.
+        root: RootId,
+        /// The piece; it has two blocks, or ends with the file.
+        read: Read,
+        /// The block with which it may well begin.
+        expected: u64,
+        /// The signature.
+        signature: Arc<Signature>,
+    },
     /// Writes small temps in one step each. One that exists is replaced. Answer: [`DiskDone::Staged`].
     Stage {
         /// The number.
@@ -291,7 +314,24 @@ pub enum DiskOp {
         /// The piece.
         data: Bytes,
     },
-    /// Makes the written bytes of an open temp durable. Answer: [`DiskDone::Unit`].
+    /// Writes to an open temp what a delta makes out of a file, in order with its other writes. Answer:
+    /// [`DiskDone::Unit`]. Where it fails, anything may be written there.
+    PatchTemp {
+        /// The number.
+        root: RootId,
+        /// The temp.
+        temp: TempId,
+        /// Where that begins in the temp.
+        offset: u64,
+        /// The file.
+        from: RelPath,
+        /// What must be there, as in [`Remove::stamp`], before and after.
+        stamp: Stamp,
+        /// The delta, which asks for nothing beyond that file (`files/rsync.rs`).
+        delta: Bytes,
+    },
+    /// Makes the bytes of an open temp durable whose writing has completed; more may be written meanwhile. Answer:
+    /// [`DiskDone::Unit`].
     FlushTemp {
         /// The number.
         root: RootId,
@@ -483,6 +523,15 @@ pub enum DiskDone {
     Hashed(Vec<Result<Hashed, DiskError>>),
     /// Per item: the bytes.
     Data(Vec<Result<Bytes, DiskError>>),
+    /// What a piece of a file has in common with a signature.
+    Delta {
+        /// A delta that makes the first of its bytes.
+        delta: Bytes,
+        /// How many these are; never none.
+        len: u64,
+        /// The block that may well come next.
+        next: u64,
+    },
     /// Per item: the finished temp.
     Staged(Vec<Result<Staged, DiskError>>),
     /// A temp is open.

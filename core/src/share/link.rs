@@ -7,9 +7,10 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use crate::engine::links::SEND_QUEUE_BYTES;
-use crate::files::fetch::Misbehaved;
+use crate::files::fetch::{Abilities, Misbehaved};
+use crate::files::large::Word;
 use crate::files::serve::Answer;
-use crate::ids::{ConnId, PeerId, Sha256, Token, Uuid};
+use crate::ids::{ConnId, PeerId, Token, Uuid};
 use crate::index::clock::Clock;
 use crate::index::feed::LinkFeed;
 use crate::index::knowledge::Resume;
@@ -23,9 +24,18 @@ use crate::time::Instant;
 use crate::wire::database::DatabaseMessage;
 use crate::wire::directory::DirectoryMessage;
 use crate::wire::message::Message;
+use crate::wire::rsync::RsyncMessage;
 
 /// Arrivals of one look-up.
 const FEED_PAGE: u32 = 256;
+
+/// What a payload belongs to.
+#[derive(Clone, Copy, Debug)]
+enum Receiving {
+    Data,
+    Signature,
+    Patch,
+}
 
 /// One open link.
 #[derive(Debug)]
@@ -48,8 +58,8 @@ pub struct PeerLink {
     pub queued: usize,
     /// Whether a page for it is being loaded.
     loading: bool,
-    /// The content whose payload is under way.
-    receiving: Option<Sha256>,
+    /// Whose payload is under way.
+    receiving: Option<Receiving>,
     /// What both sides say of all that they hold.
     pub(super) sums: Sums,
     /// When it was opened.
@@ -109,7 +119,8 @@ impl Share {
         let mut link = PeerLink::new(peer, writer, ctx.now.mono);
         link.clock = ctx.links.all.get(&conn).and_then(|link| link.clock);
         self.links.insert(conn, link);
-        self.work.fetcher.source_up(conn, peer, writer, ctx.now, ctx.out);
+        let rsync = ctx.links.all.get(&conn).is_some_and(|link| link.rsync);
+        self.work.fetcher.source_up(conn, peer, Abilities { writer, rsync }, ctx.now, ctx.out);
         self.work.retry_all();
         let message = DatabaseMessage::GetUpdates {
             since: self.progress.asks_since(self.keys.id(), self.heard_from.contains(&peer)),
@@ -137,6 +148,7 @@ impl Share {
         match message {
             Message::Database(message) => self.handle_database(conn, message),
             Message::Directory(message) => self.handle_directory(ctx, conn, message),
+            Message::Rsync(message) => self.handle_rsync(ctx, conn, message),
             _ => Ok(()),
         }
     }
@@ -192,7 +204,7 @@ impl Share {
             }
             DirectoryMessage::Data { sha256, range } => {
                 if let Some(link) = self.links.get_mut(&conn) {
-                    link.receiving = Some(sha256);
+                    link.receiving = Some(Receiving::Data);
                 }
                 let started = self.work.fetcher.handle_data_start(conn, sha256, range, ctx.now);
                 started.map_err(|Misbehaved(why)| why)
@@ -216,6 +228,32 @@ impl Share {
         }
     }
 
+    fn handle_rsync(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        conn: ConnId,
+        message: RsyncMessage,
+    ) -> Result<(), &'static str> {
+        let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
+        let (receiving, taken) = match message {
+            RsyncMessage::Signature { sha256, start, .. } => {
+                (Receiving::Signature, self.server.handle_signature(conn, sha256, start))
+            }
+            RsyncMessage::Patch { sha256, range } => {
+                (Receiving::Patch, self.work.fetcher.handle_patch_start(conn, sha256, range, ctx.now))
+            }
+            RsyncMessage::End { sha256 } => {
+                // Both ends may have sent a signature for it: then the other end's is over as well, and what it still
+                // wants it fetches otherwise.
+                self.server.handle_end(conn, sha256);
+                self.work.fetcher.handle_patch_end(conn, sha256, ctx.now, ctx.out);
+                return Ok(());
+            }
+        };
+        link.receiving = Some(receiving);
+        taken.map_err(|Misbehaved(why)| why)
+    }
+
     /// A piece of the payload that follows a message.
     pub fn handle_payload(
         &mut self,
@@ -225,13 +263,16 @@ impl Share {
         last: bool,
     ) -> Result<(), &'static str> {
         let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
-        if link.receiving.is_none() {
-            return Ok(());
-        }
+        let Some(receiving) = link.receiving else { return Ok(()) };
         if last {
             link.receiving = None;
         }
-        let taken = self.work.fetcher.handle_payload(conn, bytes, last, ctx.now, ctx.out);
+        let fetcher = &mut self.work.fetcher;
+        let taken = match receiving {
+            Receiving::Data => fetcher.handle_payload(conn, bytes, last, ctx.now, ctx.out),
+            Receiving::Patch => fetcher.handle_patch_payload(conn, &bytes, last, ctx.now, ctx.out),
+            Receiving::Signature => self.server.handle_signature_payload(conn, &bytes, last, ctx.out),
+        };
         taken.map_err(|Misbehaved(why)| why)
     }
 
@@ -245,6 +286,15 @@ impl Share {
         while let Some((conn, sha256, range)) = self.work.fetcher.poll_request() {
             let range = Some(range);
             ctx.links.send(conn, &Message::Directory(DirectoryMessage::Get { sha256, range }));
+        }
+        while let Some((conn, word)) = self.work.fetcher.poll_rsync() {
+            match word {
+                Word::Signature { sha256, old_sha256, start, signature } => {
+                    let message = Message::Rsync(RsyncMessage::Signature { sha256, old_sha256, start });
+                    ctx.links.send_with_payload(conn, &message, signature.0);
+                }
+                Word::Stop { sha256 } => ctx.links.send(conn, &Message::Rsync(RsyncMessage::End { sha256 })),
+            }
         }
         while let Some((peer, sha256)) = self.work.fetcher.poll_lie() {
             log::warn!(
@@ -264,6 +314,13 @@ impl Share {
                     let range = (start, bytes.0.len() as u64);
                     let message = Message::Directory(DirectoryMessage::Data { sha256, range });
                     ctx.links.send_with_payload(conn, &message, bytes.0);
+                }
+                Answer::Patch { sha256, range, delta } => {
+                    let message = Message::Rsync(RsyncMessage::Patch { sha256, range });
+                    ctx.links.send_with_payload(conn, &message, delta.0);
+                }
+                Answer::End { sha256 } => {
+                    ctx.links.send(conn, &Message::Rsync(RsyncMessage::End { sha256 }));
                 }
                 Answer::NotPresent { sha256 } => {
                     ctx.links.send(conn, &Message::Directory(DirectoryMessage::NotPresent { sha256 }));
@@ -331,10 +388,12 @@ impl Share {
                 continue;
             }
             if let Some(knowledge) = link.feed.take_current(head) {
+                link.sums.tell_again();
                 ctx.links.send(conn, &Message::Database(DatabaseMessage::Current { knowledge }));
             }
             let told = doubted.as_ref().filter(|_| !link.caught_up).unwrap_or(&self.progress.knowledge);
             if let Some(knowledge) = link.feed.take_knowledge(told, head) {
+                link.sums.tell_again();
                 ctx.links.send(conn, &Message::Database(DatabaseMessage::Knowledge { knowledge }));
             }
             // All that was found has gone before it.

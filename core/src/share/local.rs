@@ -203,7 +203,6 @@ impl Judge<'_> {
             return Ok(());
         }
         let policy = Policy { author: self.may_author(), caught_up: self.progress.caught_up, ..Policy::FULL };
-        let dead = scene.dead_refs();
         let gone = now
             .is_none_or(|now| scene.base.as_ref().is_some_and(|base| base.content() != Some(&now.content)));
         let target = match &scene.base_now {
@@ -216,6 +215,13 @@ impl Judge<'_> {
             },
             _ => Target::Free,
         };
+        if target == Target::Holds && now.is_some() {
+            // What was here stands where its record went, perhaps by our own rename that was cut off by a crash: what
+            // is here now is another file, and no edit of that one.
+            row.base = Base::None;
+            scene = Scene { row: row.clone(), base: None, base_now: None, ..scene };
+        }
+        let dead = scene.dead_refs();
         let view = scene.view(path, &dead, target, false, policy);
         let observed = now.map(|now| Observed { stamp: &now.stamp, content: &now.content });
         let change = local_change(&view, observed, found, self.wall());
@@ -319,8 +325,15 @@ impl Judge<'_> {
                     None => author::create(&mut author, self.new_uuid(), key, value, meta, time),
                 }
             }
-            LocalChange::Edit { uuid, from_base, value, meta, time } => {
+            LocalChange::Edit { uuid, from_base, value, mut meta, time } => {
                 let (value, time) = (Value::Entry(value), Some(time));
+                // Others put a link in its place, which has no mode.
+                let has_mode = |record: &Arc<Record>| record.meta.unix_mode.is_some();
+                let lost_mode = scene.base_now.as_ref().is_some_and(|now| !has_mode(now));
+                let base_meta = scene.base.as_ref().filter(|base| has_mode(base)).map(|base| &base.meta);
+                let lost = base_meta.filter(|_| lost_mode && meta.is_none());
+                let meta_again = lost.is_some();
+                meta = meta.or_else(|| lost.map(|lost| Meta { mtime: None, ..lost.clone() }));
                 match scene.base.as_ref().filter(|_| from_base) {
                     Some(base) if self.covers_own(base, &scene) => {
                         let meta = meta.unwrap_or_else(|| base.meta.clone());
@@ -331,8 +344,9 @@ impl Judge<'_> {
                         // seen, but that
                         // never was on this disk, is not replaced knowingly and stays a conflict.
                         let value_seen = Some(base.value_clock.clone());
+                        let value = Some(value);
                         let revision =
-                            Revision { value: Some(value), value_seen, meta, time, ..Revision::default() };
+                            Revision { value, value_seen, meta, meta_again, time, ..Revision::default() };
                         author::revise(&mut author, base, revision)
                     }
                     None => {
@@ -554,8 +568,8 @@ impl Judge<'_> {
     }
 
     /// What lay at `from` was renamed because its record has another key by now, or is the loser's that it became the
-    /// conflict file of, and somebody deleted or changed that record before the database knew of the rename: a program
-    /// was killed then, or the folder was away. That is no move of a user's.
+    /// conflict file of, before the database knew of the rename: a program was killed then, or the folder was away.
+    /// That is no move of a user's, whatever became of that record since.
     fn take_renamed(
         &mut self,
         base: &Record,
@@ -564,17 +578,24 @@ impl Judge<'_> {
         now: &DiskState,
     ) -> Result<bool, Miss> {
         let records = [self.txn.record(base.uuid)?, kept_record(self.txn, base)?];
-        let has_gone_on = |record: &Record| record.deleted() || record.content() != Some(&now.content);
-        let is_this = |record: &Arc<Record>| to.is_key(&record.key) && has_gone_on(record);
+        let is_this = |record: &Arc<Record>| to.is_key(&record.key);
         let Some(record) = records.into_iter().flatten().find(is_this) else { return Ok(false) };
         let mut from_row = self.txn.row(from)?;
         let mut to_row = self.txn.row(to)?;
         self.txn.emptied(from)?;
-        from_row.disk = None;
+        let was = from_row.disk.take();
         from_row.base = Base::None;
         from_row.implied = false;
-        to_row.disk = Some(now.clone());
-        to_row.base = Base::Older(Box::new(renamed(base, &record)));
+        if let Some(mut disk) = was {
+            // A change of mode or time that nobody has looked at yet went along: the row must not know of it.
+            let Stamp { size, mtime_ns, mode, .. } = disk.stamp;
+            disk.stamp = Stamp { size, mtime_ns, mode, ..now.stamp };
+            if disk.stamp != now.stamp {
+                self.effects.again.push(to.clone());
+            }
+            to_row.disk = Some(disk);
+        }
+        to_row.base = base_for(self.txn, &Arc::new(renamed(base, &record)), to)?;
         self.txn.put_row(from, from_row);
         self.txn.put_row(to, to_row);
         Ok(true)

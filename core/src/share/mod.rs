@@ -155,7 +155,7 @@ pub struct Share {
     pub survey: Survey,
     /// Since when there is no end of what looks find.
     looking_since: Option<Now>,
-    /// Whether all that the first look of this run found is stored.
+    /// Whether all that the first look of this run, or since the folder came back, found is stored.
     looked_through: bool,
     /// Whether the user stopped transfers.
     pub paused: bool,
@@ -402,7 +402,8 @@ impl Share {
         member && !self.paused && free && !self.waits_for_leftovers() && self.left.is_empty()
     }
 
-    /// Whether the first look of this run is to come or under way, or not all that it found is stored.
+    /// Whether the first look of this run, or since the folder came back, is to come or under way, or not all that it
+    /// found is stored.
     fn is_looking(&self) -> bool {
         !self.looked_through && self.is_member() && !self.paused && !self.folder.is_doubtful()
     }
@@ -453,6 +454,8 @@ impl Share {
         }
         self.folder.lost(trouble, ctx.now);
         self.survey.abandon();
+        // What was renamed when it went may not be durable and told: that is seen before more is renamed.
+        self.looked_through = false;
         let message = status::folder_sentence(trouble, &self.folder.path);
         ctx.out.event(Event::Notice { share: Some(self.folder.path.clone()), message });
     }

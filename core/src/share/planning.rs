@@ -14,7 +14,7 @@ use crate::files::conflict::{self, HiddenFate};
 use crate::files::path::RelPath;
 use crate::files::plan::{self, Policy, Step, Target, View};
 use crate::files::row::{Base, PathRow};
-use crate::ids::{ConnId, PeerId, RootId, Uuid};
+use crate::ids::{ConnId, PeerId, RootId, Sha256, Uuid};
 use crate::index::author::{self, Author, Unmade, WallCheck, latest_stored};
 use crate::index::check::check_limits;
 use crate::index::clock::Clock;
@@ -537,7 +537,11 @@ impl Judge<'_> {
                     if self.fall_back(path, &row, &version, base.as_deref())? {
                         return Ok(());
                     }
-                    return self.bring(path, version, replaces, base, base_now);
+                    let old = row.disk.as_ref().and_then(|disk| match disk.content {
+                        EntryContent::File { sha256, .. } => Some(sha256),
+                        _ => None,
+                    });
+                    return self.bring(path, version, replaces, old, base, base_now);
                 }
             }
             Step::MoveTo { to, stamp } => {
@@ -587,6 +591,7 @@ impl Judge<'_> {
         path: &RelPath,
         version: Arc<Record>,
         replaces: Option<crate::io::disk::Stamp>,
+        old: Option<Sha256>,
         base: Option<Arc<Record>>,
         base_now: Option<Arc<Record>>,
     ) -> Result<(), Miss> {
@@ -621,7 +626,7 @@ impl Judge<'_> {
             }
             local = local.or_else(|| self.late.with_content(sha256));
         }
-        self.effects.tasks.push(Task::Bring { path: path.clone(), version, replaces, local });
+        self.effects.tasks.push(Task::Bring { path: path.clone(), version, replaces, local, old });
         Ok(())
     }
 

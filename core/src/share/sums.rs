@@ -29,6 +29,8 @@ pub(super) struct Sums {
     due: Option<(Digest, Instant)>,
     /// The peer's, if nothing came from it since.
     theirs: Option<Digest>,
+    /// When it may be asked for all, as its sum is another and it was asked not long ago.
+    again_at: Option<Instant>,
 }
 
 impl Sums {
@@ -40,6 +42,11 @@ impl Sums {
     /// Something came from the peer that changes its sum, or what it goes with.
     pub(super) fn more_came(&mut self) {
         self.theirs = None;
+    }
+
+    /// The peer is told something that makes it forget our sum.
+    pub(super) fn tell_again(&mut self) {
+        self.told = None;
     }
 
     /// Our own sum, if it is to be told now; the peer has all that it is about.
@@ -69,6 +76,7 @@ impl Share {
         let (knowledge, head) = (&self.progress.knowledge, self.progress.arrival);
         for (&conn, link) in &mut self.links {
             let even = link.caught_up && link.queued == 0 && link.feed.is_even(knowledge, head);
+            link.sums.again_at = None;
             if !even {
                 link.sums.due = None;
                 continue;
@@ -77,8 +85,11 @@ impl Share {
                 ctx.links.send(conn, &Message::Database(DatabaseMessage::Digest { digest }));
             }
             let knows_same = link.knowledge.as_ref() == Some(knowledge);
-            let Some(theirs) = link.sums.theirs.take_if(|_| knows_same) else { continue };
-            if theirs != ours && may_ask(&mut self.asked_anew, link.peer, now) {
+            if link.sums.theirs.filter(|_| knows_same).is_none_or(|theirs| theirs == ours) {
+                continue;
+            }
+            if may_ask(&mut self.asked_anew, link.peer, now) {
+                link.sums.theirs = None;
                 log::warn!(
                     "{}: {} has other records of the same numbers. All are compared.",
                     self.folder.path,
@@ -87,14 +98,18 @@ impl Share {
                 link.caught_up = false;
                 let all = DatabaseMessage::GetUpdates { since: Clock::new(), resume: None };
                 ctx.links.send(conn, &Message::Database(all));
+            } else {
+                let asked = self.asked_anew.get(&link.peer);
+                link.sums.again_at = asked.map(|asked| asked.plus(ANEW_AFTER));
             }
         }
     }
 
-    /// When a sum is to be told.
+    /// When a sum is to be told, or a peer asked that has another.
     pub(super) fn sums_timeout(&self) -> Option<Instant> {
         let links = self.links.values().filter(|_| self.pipeline.is_idle());
-        links.filter_map(|link| link.sums.due.map(|(_, at)| at)).min()
+        let due = |sums: &Sums| sums.due.map(|(_, at)| at).into_iter().chain(sums.again_at).min();
+        links.filter_map(|link| due(&link.sums)).min()
     }
 }
 

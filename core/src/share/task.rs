@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 
 use crate::files::path::RelPath;
+use crate::ids::Sha256;
 use crate::index::record::Record;
 use crate::io::disk::Stamp;
 
@@ -26,6 +27,8 @@ pub enum Task {
         replaces: Option<Stamp>,
         /// A file of the share, or of its archive, with the same content.
         local: Option<(RelPath, Stamp)>,
+        /// The content that lies there now, if it is a file.
+        old: Option<Sha256>,
     },
     /// Rename what lies at a path.
     Rename {

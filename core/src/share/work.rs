@@ -19,7 +19,7 @@ use core::time::Duration;
 
 use crate::engine::outbox::Outbox;
 use crate::files::archive_name::archive_folder;
-use crate::files::fetch::{FetchError, Fetcher, Want};
+use crate::files::fetch::{FetchError, Fetcher, Old, Want};
 use crate::files::path::RelPath;
 use crate::files::plan::wanted_meta;
 use crate::files::reconcile::GRAIN_DEFAULT;
@@ -366,7 +366,9 @@ impl Work {
         }
         match task {
             Task::MakeDir { path, version } => self.dirs.push((path, version)),
-            Task::Bring { path, version, replaces, local } => self.bring(path, version, replaces, local),
+            Task::Bring { path, version, replaces, local, old } => {
+                self.bring(path, version, replaces, local, old);
+            }
             Task::Rename { from, to, stamp, version } => {
                 self.renames.push(Renaming { from, to, stamp, version, retried: false });
             }
@@ -389,6 +391,7 @@ impl Work {
         version: Arc<Record>,
         replaces: Option<Stamp>,
         local: Option<(RelPath, Stamp)>,
+        old: Option<Sha256>,
     ) {
         let Value::Entry(entry) = &version.value else {
             self.free(&path);
@@ -414,8 +417,10 @@ impl Work {
                 if let Some((from, _)) = &local {
                     self.sources.insert(id, from.clone());
                 }
+                let old = replaces.zip(old);
+                let old = old.map(|(stamp, sha256)| Old { path: path.clone(), stamp, sha256 });
                 self.wants.insert(id, (path, version, replaces));
-                self.waiting_wants.push_back(Want { id, sha256, size, mode, mtime_ns, local });
+                self.waiting_wants.push_back(Want { id, sha256, size, mode, mtime_ns, local, old });
             }
         }
     }

@@ -299,12 +299,13 @@ impl<'de> Deserialize<'de> for Hex32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use alloc::format;
     use alloc::vec;
 
-    fn message() -> KeysMessage {
+    /// One of all kinds of members.
+    pub(crate) fn message() -> KeysMessage {
         let secret = |byte: u8| Some(Secret32::new(&[byte; 32]));
         KeysMessage {
             access_level: Level::ReadOnly,

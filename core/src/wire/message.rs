@@ -12,6 +12,7 @@ use crate::wire::database::DatabaseMessage;
 use crate::wire::directory::DirectoryMessage;
 use crate::wire::json::{self, write_str};
 use crate::wire::keys::KeysMessage;
+use crate::wire::rsync::RsyncMessage;
 
 /// The longest `type`, in bytes.
 pub const TYPE_MAX: usize = 128;
@@ -53,6 +54,8 @@ pub enum Message {
     Database(DatabaseMessage),
     /// `directory.*`.
     Directory(DirectoryMessage),
+    /// `rsync.*`.
+    Rsync(RsyncMessage),
     /// A signed message as it came, so that it can be checked and passed on verbatim.
     Statement {
         /// Its `type`.
@@ -96,6 +99,7 @@ impl Message {
             }
             name if DirectoryMessage::is(name) => Message::Directory(DirectoryMessage::read(name, &body)?),
             name if DatabaseMessage::is(name) => Message::Database(DatabaseMessage::read(name, &body)?),
+            name if RsyncMessage::is(name) => Message::Rsync(RsyncMessage::read(name, &body)?),
             _ => Message::Unknown { type_name: type_name.into_owned() },
         };
         message.fitting(payload)
@@ -113,6 +117,7 @@ impl Message {
             name if name.starts_with("core.") => return Err(Malformed("a message of core that is no JSON")),
             name if DirectoryMessage::is(name) => Message::Directory(compact::read_directory(name, body)?),
             name if DatabaseMessage::is(name) => Message::Database(compact::read_database(name, body)?),
+            name if RsyncMessage::is(name) => Message::Rsync(RsyncMessage::read_cbor(name, body)?),
             _ => Message::Unknown { type_name: type_name.into() },
         };
         message.fitting(payload)
@@ -133,6 +138,7 @@ impl Message {
         match (encoding, self) {
             (Encoding::Cbor, Message::Database(message)) => compact::write_database(message, out),
             (Encoding::Cbor, Message::Directory(message)) => compact::write_directory(message, out),
+            (Encoding::Cbor, Message::Rsync(message)) => message.write_cbor(out),
             _ => self.write(out),
         }
     }
@@ -150,6 +156,7 @@ impl Message {
             Message::Error { code, message } => core_msgs::write_error(code, message, out),
             Message::Database(message) => message.write(out),
             Message::Directory(message) => message.write(out),
+            Message::Rsync(message) => message.write(out),
             Message::Statement { body, .. } => out.extend_from_slice(body),
             Message::Unknown { type_name } => {
                 out.extend_from_slice(b"{\"type\":");
@@ -161,7 +168,11 @@ impl Message {
 
     /// Whether a payload belongs to it.
     pub fn has_payload(&self) -> bool {
-        matches!(self, Message::Directory(message) if message.has_payload())
+        match self {
+            Message::Directory(message) => message.has_payload(),
+            Message::Rsync(message) => message.has_payload(),
+            _ => false,
+        }
     }
 }
 

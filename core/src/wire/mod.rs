@@ -10,4 +10,5 @@ pub mod frame;
 pub mod json;
 pub mod keys;
 pub mod message;
+pub mod rsync;
 pub mod time;

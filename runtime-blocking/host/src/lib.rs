@@ -4,6 +4,7 @@
 //! protocol lives here.
 
 pub mod clock;
+pub mod delta;
 pub mod disk;
 mod durable;
 pub mod entropy;

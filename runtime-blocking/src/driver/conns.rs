@@ -372,7 +372,10 @@ impl Conn {
                     self.sent += n;
                     written += n;
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    engine.handle_full(now, id);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     log::debug!("a connection failed: {error}");

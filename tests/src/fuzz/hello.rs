@@ -9,6 +9,7 @@ use clearskies_core::club::identity::PeerKeys;
 use clearskies_core::club::level::Level;
 use clearskies_core::connection::auth::hello_tag;
 use clearskies_core::connection::login::{Login, Logins, Method, Role, Secret};
+use clearskies_core::connection::pack::Deflating;
 use clearskies_core::connection::reason::CloseReason;
 use clearskies_core::connection::{
     ConnConfig, ConnEvent, Connection, HANDSHAKE_TIMEOUT, PING_TIMEOUT_DEFAULT, Ready, TLS_HANDSHAKE_MAX,
@@ -124,6 +125,7 @@ impl Side {
             software: "clearskies-fuzz/0".into(),
             name: "desk".into(),
             extensions: Arc::new([]),
+            deflating: Deflating::default(),
             ping_timeout: PING_TIMEOUT_DEFAULT,
         };
         let mut rng = Rng::from_seed([if client { 3 } else { 4 }; 32]);

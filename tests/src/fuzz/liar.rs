@@ -12,8 +12,12 @@ use clearskies_core::club::identity::PeerKeys;
 use clearskies_core::club::keys::Club;
 use clearskies_core::club::level::Level;
 use clearskies_core::connection::login::{Login, Logins, Method, Role, Secret};
+use clearskies_core::connection::pack::Deflating;
 use clearskies_core::connection::reason::CloseReason;
-use clearskies_core::connection::{ConnConfig, ConnEvent, Connection, PING_TIMEOUT_DEFAULT};
+use clearskies_core::connection::{
+    ConnConfig, ConnEvent, Connection, EXTENSION_GZIP, EXTENSION_RSYNC, PING_TIMEOUT_DEFAULT,
+};
+use clearskies_core::files::rsync::{DeltaWriter, Head};
 use clearskies_core::ids::{PeerId, RootId, Sha256, Uuid};
 use clearskies_core::index::author::{self, Author};
 use clearskies_core::index::clock::{Clock, REV_MAX};
@@ -24,6 +28,7 @@ use clearskies_core::time::{Now, WallTime};
 use clearskies_core::wire::database::{DatabaseMessage, write_update};
 use clearskies_core::wire::directory::DirectoryMessage;
 use clearskies_core::wire::message::Message;
+use clearskies_core::wire::rsync::RsyncMessage;
 
 use super::choices::Choices;
 use crate::member::{first_words, sha256};
@@ -37,6 +42,8 @@ const SIZES: [usize; 5] = [0, 5, 70_000, 300_000, (1 << 20) + 7];
 
 /// The longest content that it makes up.
 const MADE_UP_BYTES_MAX: usize = 2 << 20;
+/// Bytes that one of its patches makes, at most.
+const PATCH_BYTES: usize = 1 << 20;
 
 /// Keys of its records: names that are there, that are not, and that must not be.
 const KEYS: [&str; 24] = [
@@ -130,6 +137,8 @@ pub struct Liar {
     contents: BTreeMap<Sha256, Vec<u8>>,
     /// What it was asked for and did not give.
     asked: Vec<(Sha256, Option<(u64, u64)>)>,
+    /// What it was sent signatures for and did not give patches of, and from where on.
+    signed: Vec<(Sha256, u64)>,
     /// The other end, once proven.
     pub peer: Option<PeerId>,
     /// The club's keys, once they came.
@@ -144,7 +153,7 @@ impl Liar {
         let id = code.access_id();
         let secret = Secret::Password(code_prs(&code.password()).to_vec());
         let login = Login { code: Some(id), ..login([seed; 32], Method::Code, Role::Joiner, id.0, secret) };
-        Liar { seed, ..Liar::call(now, login, 0, transport) }
+        Liar { seed, ..Liar::call(now, login, 0, transport, seed) }
     }
 
     /// What a later call takes.
@@ -157,15 +166,20 @@ impl Liar {
     /// Calls as the member that it is; `rev` is the last revision that it used.
     pub fn connect(now: Now, keys: &Keys, rev: u64, transport: Transport) -> Liar {
         let secret = Secret::LevelKey(keys.key);
-        Liar::call(now, login(keys.peer, Method::Key, Role::Member, keys.id, secret), rev, transport)
+        let login = login(keys.peer, Method::Key, Role::Member, keys.id, secret);
+        Liar::call(now, login, rev, transport, keys.peer[0])
     }
 
-    fn call(now: Now, login: Login, rev: u64, transport: Transport) -> Liar {
+    fn call(now: Now, login: Login, rev: u64, transport: Transport, seed: u8) -> Liar {
+        // Of several some compress what they say: a few bytes then are many.
+        let gzip = (seed % 2 != SEED % 2).then(|| EXTENSION_GZIP.into());
+        let extensions = [EXTENSION_RSYNC.into()].into_iter().chain(gzip).collect();
         let config = ConnConfig {
             transport: transport.clone(),
             software: "hand-made/0".into(),
             name: "liar".into(),
-            extensions: Arc::new([]),
+            extensions,
+            deflating: Deflating::Always,
             ping_timeout: PING_TIMEOUT_DEFAULT,
         };
         let mut rng = Rng::from_seed([8; 32]);
@@ -186,6 +200,7 @@ impl Liar {
             told_here: 0,
             contents: BTreeMap::new(),
             asked: Vec::new(),
+            signed: Vec::new(),
             peer: None,
             club: None,
             closed: None,
@@ -251,6 +266,11 @@ impl Liar {
                 if self.asked.len() < REMEMBERED_MAX =>
             {
                 self.asked.push((sha256, range));
+            }
+            Message::Rsync(RsyncMessage::Signature { sha256, start, .. })
+                if self.signed.len() < REMEMBERED_MAX =>
+            {
+                self.signed.push((sha256, start));
             }
             _ => {}
         }
@@ -501,6 +521,9 @@ impl Liar {
 
     /// Answers what it was asked for, in one way or another.
     pub fn answer(&mut self, choices: &mut Choices<'_>) {
+        if let Some((sha256, start)) = self.signed.pop() {
+            return self.answer_patch(sha256, start, choices);
+        }
         if self.asked.is_empty() {
             return;
         }
@@ -538,6 +561,37 @@ impl Liar {
             .send_with_payload(&Message::Directory(DirectoryMessage::Data { sha256, range }), bytes);
     }
 
+    /// Gives a patch, which may make anything or nothing.
+    fn answer_patch(&mut self, sha256: Sha256, start: u64, choices: &mut Choices<'_>) {
+        let made_up = vec![b'?'; self.size_of(&sha256)];
+        let content = self.contents.get(&sha256).unwrap_or(&made_up);
+        let from = usize::try_from(start).unwrap_or(usize::MAX).min(content.len());
+        let piece = &content[from..content.len().min(from.saturating_add(PATCH_BYTES))];
+        let mut range = (start, piece.len() as u64);
+        let (act, mut writer) = (choices.below(16), DeltaWriter::default());
+        match act {
+            0 => writer.copy(u64::from(choices.byte()) << choices.below(50), range.1),
+            1 => writer.copy(0, range.1),
+            2 => writer.literal(&vec![choices.byte(); piece.len()]),
+            _ => writer.literal(piece),
+        }
+        let mut delta = writer.finish();
+        match act {
+            3 => delta.truncate(delta.len() / 2),
+            4 => delta.push(0),
+            5 => range.0 = range.0.wrapping_add(choices.short() as u64) >> 1,
+            6 => range.1 = choices.short() as u64,
+            7 => delta.iter_mut().take(choices.below(9)).for_each(|byte| *byte ^= 1),
+            _ => {}
+        }
+        if act != 8 {
+            self.connection.send_with_payload(&Message::Rsync(RsyncMessage::Patch { sha256, range }), delta);
+        }
+        if act != 9 {
+            self.say(&Message::Rsync(RsyncMessage::End { sha256 }));
+        }
+    }
+
     /// How long a content is by the records that it knows.
     fn size_of(&self, wanted: &Sha256) -> usize {
         let size = |record: &Record| match record.content() {
@@ -569,6 +623,16 @@ impl Liar {
                 self.connection.send_with_payload(&Message::Directory(data), bytes);
                 return;
             }
+            5 => {
+                let start = range.map_or(0, |(start, _)| start);
+                let (old_sha256, block) = (Sha256([choices.byte(); 32]), choices.short() as u32);
+                let message = RsyncMessage::Signature { sha256, old_sha256, start };
+                let mut signature = Head { block, hash: 8 }.encode().to_vec();
+                signature.resize(signature.len() + 12 * choices.below(9), choices.byte());
+                self.connection.send_with_payload(&Message::Rsync(message), signature);
+                return;
+            }
+            6 => return self.say(&Message::Rsync(RsyncMessage::End { sha256 })),
             _ => DirectoryMessage::Get { sha256, range },
         };
         self.say(&Message::Directory(message));

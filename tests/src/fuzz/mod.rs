@@ -14,17 +14,19 @@ pub mod mutate;
 pub mod names;
 pub mod records;
 pub mod seeds;
+pub mod units;
 
 /// A target: a name, as that of its corpus, and what is done with bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("frames", frames::frames),
     ("hello", hello::hello),
     ("codes", codes::codes),
     ("records", records::records),
     ("control", control::control),
     ("names", names::names),
+    ("units", units::units),
     ("engine", engine::engine),
 ];

@@ -2,6 +2,7 @@
 //! `tests/fuzz/corpus` hold these and what fuzzers found beside them.
 
 use clearskies_core::club::code::AccessCode;
+use clearskies_core::connection::units::{UNIT_INFLATED_MAX, deflate, store};
 use clearskies_core::files::archive_name::archive_folder;
 use clearskies_core::ids::{PeerId, Sha256, Uuid};
 use clearskies_core::index::author::{self, Author};
@@ -32,6 +33,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "control" => CONTROL.iter().map(|text| text.as_bytes().to_vec()).collect(),
         "names" => names(),
         "hello" => hello(),
+        "units" => units(),
         _ => plays(target, 600),
     }
 }
@@ -56,6 +58,35 @@ fn hello() -> Vec<Vec<u8>> {
         // An honest pair, in small pieces, and one that is meddled with.
         files.push([[way, 2].to_vec(), [0, 1, 40, 0, 0, 30].repeat(20)].concat());
         files.push([[way, 2].to_vec(), [0, 1, 40].repeat(4), [8, 0, 50, 3].to_vec()].concat());
+    }
+    files
+}
+
+/// Files of the target `units`: which way, which steps, and a stream or what is packed.
+fn units() -> Vec<Vec<u8>> {
+    let text = b"some words that come again, ".repeat(20);
+    let frame = b"m35{\"type\":\"core.keys_acknowledgment\"}";
+    let right = [store(frame), deflate(&text), store(&[0]), deflate(frame)].concat();
+    let bomb = |length| deflate(&vec![0; length]);
+    let data =
+        |unit: &[u8]| unit.iter().position(|byte| *byte == b':').map_or(vec![], |at| unit[at + 1..].to_vec());
+    let deflated = data(&deflate(&text));
+    let mut files = vec![
+        [&[0, 3], &right[..]].concat(),
+        [&[0, 60], &right[..right.len() - 3]].concat(),
+        [&[0, 60], &bomb(UNIT_INFLATED_MAX)[..]].concat(),
+        [&[0, 60], &bomb(UNIT_INFLATED_MAX + 1)[..]].concat(),
+        [&[1, 5], &deflated[..]].concat(),
+        [&[1, 5], &deflated[..], b"x"].concat(),
+        [&[1, 9], &deflated[..deflated.len() - 1]].concat(),
+        [&[1, 9], &data(&deflate(b""))[..]].concat(),
+        [&[1, 9], &data(&store(b""))[..]].concat(),
+        [&[2, 9], &deflated[2..]].concat(),
+        [&[3, 9], &frame[..]].concat(),
+        [&[3, 50], &text[..]].concat(),
+    ];
+    for start in ["1052672:", "1052673:", "01:", "0:", "8:", "9:", ":", "m"] {
+        files.push([&[0, 1], start.as_bytes()].concat());
     }
     files
 }

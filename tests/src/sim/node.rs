@@ -35,6 +35,8 @@ pub struct SimNode {
     pub ip: IpAddr,
     /// Whether it uses LAN discovery, from its next start on.
     pub lan: bool,
+    /// What the setting `compression` is from its next start on; by chance if none.
+    pub compression: Option<&'static str>,
     /// What its engine is told of its home, from its next start on.
     pub home: &'static str,
     /// How far its wall clock is from the true time, in nanoseconds.
@@ -80,6 +82,7 @@ impl SimNode {
             store: SimStore::default(),
             ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)),
             lan: true,
+            compression: None,
             home: HOME,
             clock_offset_ns: 0,
             flush_delay: Duration::ZERO,

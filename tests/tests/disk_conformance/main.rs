@@ -67,6 +67,7 @@ macro_rules! whole_suite {
                 installs_links_and_copies,
                 installs_over_the_expected_version_alone,
                 keeps_what_it_replaced,
+                signs_compares_and_patches,
                 writes_large_temps,
                 keeps_temps_over_a_restart,
                 sweeps_temps,

@@ -1,6 +1,9 @@
 //! The cases. Each begins with an empty folder.
 
+use std::sync::Arc;
+
 use clearskies_core::files::path::RelPath;
+use clearskies_core::files::rsync::{DeltaWriter, Head, Signature, is_delta};
 use clearskies_core::ids::{RootId, TempId};
 use clearskies_core::io::disk::{
     Archived, Bytes, Entry, Hashed, HashedContent, Install, Kind, Made, Read, Remove, SetMeta, Stage,
@@ -441,6 +444,68 @@ fn finish_temp(bench: &mut dyn Bench, temp: u64) -> Staged {
         Ok(DiskDone::Staged(staged)) => staged[0].unwrap(),
         other => panic!("{other:?}"),
     }
+}
+
+fn sign(bench: &mut dyn Bench, path: &str, stamp: Stamp, offset: u64) -> Result<Vec<u8>, DiskError> {
+    let read = Read { path: rel(path), stamp, offset, len: 4096 };
+    match bench.run(DiskOp::Sign { root: ROOT, read, head: Head { block: 1024, hash: 8 } })? {
+        DiskDone::Data(mut items) if items.len() == 1 => items.remove(0).map(|sums| sums.0),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn patch(
+    bench: &mut dyn Bench,
+    offset: u64,
+    from: &str,
+    stamp: Stamp,
+    delta: Vec<u8>,
+) -> Result<DiskDone, DiskError> {
+    let (temp, from, delta) = (TempId(9), rel(from), Bytes(delta));
+    bench.run(DiskOp::PatchTemp { root: ROOT, temp, offset, from, stamp, delta })
+}
+
+pub(crate) fn signs_compares_and_patches(bench: &mut dyn Bench) {
+    open(bench);
+    let old: Vec<u8> = (0..10_000u32).map(|n| (n * n / 7 + n / 256) as u8).collect();
+    let new = [&b"new"[..], &old[..7000], b"more", &old[7000..]].concat();
+    bench.write("old", &old);
+    bench.write("new", &new);
+    let (at_old, at_new) = (stat(bench, "old"), stat(bench, "new"));
+    let pieces: Vec<Vec<u8>> = (0..3).map(|n| sign(bench, "old", at_old, n * 4096).unwrap()).collect();
+    assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [4 * 12, 4 * 12, 2 * 12]);
+    let head = Head { block: 1024, hash: 8 };
+    let signature = Signature::of([&head.encode()[..], &pieces.concat()].concat()).unwrap();
+
+    assert_eq!(open_temp(bench, 9, new.len() as u64), 0);
+    let (mut offset, mut expected, mut sent) = (0, 0, 0);
+    while offset < new.len() as u64 {
+        let read = Read { path: rel("new"), stamp: at_new, offset, len: 4096 };
+        let signature = Arc::new(signature.clone());
+        let done = bench.run(DiskOp::Delta { root: ROOT, read, expected, signature });
+        let Ok(DiskDone::Delta { delta, len, next }) = done else { panic!("{done:?}") };
+        assert!(len > 0 && is_delta(&delta.0, old.len() as u64, len));
+        sent += delta.0.len();
+        assert_eq!(patch(bench, offset, "old", at_old, delta.0), Ok(DiskDone::Unit));
+        (offset, expected) = (offset + len, next);
+    }
+    assert!(sent < 3000, "{sent} bytes");
+    assert_eq!(finish_temp(bench, 9).sha256, digest(&new));
+
+    // What is not as it was is neither signed, nor compared, nor copied from.
+    bench.wait();
+    bench.write("old", b"other");
+    bench.write("new", b"other");
+    assert_eq!(sign(bench, "old", at_old, 0), Err(DiskError::Changed));
+    let read = Read { path: rel("new"), stamp: at_new, offset: 0, len: 4096 };
+    let op = DiskOp::Delta { root: ROOT, read, expected: 0, signature: Arc::new(signature) };
+    assert_eq!(bench.run(op), Err(DiskError::Changed));
+    open_temp(bench, 9, 10);
+    let mut copy = DeltaWriter::default();
+    copy.copy(0, 10);
+    let copy = copy.finish();
+    assert_eq!(patch(bench, 0, "old", at_old, copy.clone()), Err(DiskError::Changed));
+    assert_eq!(patch(bench, 0, "gone", at_old, copy), Err(DiskError::NotFound));
 }
 
 pub(crate) fn writes_large_temps(bench: &mut dyn Bench) {

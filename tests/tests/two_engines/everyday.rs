@@ -1,5 +1,7 @@
 //! The main job: what one side does is on the other.
 
+use std::time::Duration;
+
 use clearskies_core::engine::command::{Command, Existing, Reply};
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::net::Conditions;
@@ -263,4 +265,42 @@ fn the_same_seed_gives_the_same_log() {
         (world.trace.digest(), world.trace.count())
     };
     assert_eq!(history(19), history(19));
+}
+
+/// A text goes compressed where the line is slow and both sides speak it, and as it is where one does not or the line
+/// is fast; "always" is always.
+#[test]
+fn what_a_line_carries_of_a_text() {
+    let words: Vec<u8> = (0..400_000u32).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
+    let slow = Conditions { bytes_per_second: 2_000_000, ..Conditions::default() };
+    let fast = Conditions {
+        latency: Duration::from_micros(100),
+        jitter: Duration::from_micros(10),
+        bytes_per_second: 1_000_000_000,
+        ..Conditions::default()
+    };
+    for (sender, receiver, conditions, less) in [
+        ("auto", "auto", &slow, true),
+        ("auto", "always", &slow, true),
+        ("auto", "never", &slow, false),
+        ("never", "always", &slow, false),
+        ("auto", "auto", &fast, false),
+        ("always", "auto", &fast, true),
+    ] {
+        let mut world = World::new(1, 2);
+        world.net.conditions = conditions.clone();
+        for (index, compression) in [sender, receiver].into_iter().enumerate() {
+            world.nodes[index].compression = Some(compression);
+            world.restart(index);
+        }
+        world.node(0).share(SHARE);
+        attach(&mut world, 1, Existing::Refuse);
+        let before = world.net.bytes_sent;
+        world.node(0).write(&at("words"), &words);
+        rest(&mut world);
+        assert_eq!(world.nodes[1].disk.read_file(&at("words")), Some(words.clone()));
+        let sent = (world.net.bytes_sent - before) as usize;
+        assert_eq!(sent < words.len() * 2 / 3, less, "{sender} to {receiver}: {sent} of {}", words.len());
+        assert!(less || sent > words.len(), "{sender} to {receiver}: {sent} of {}", words.len());
+    }
 }

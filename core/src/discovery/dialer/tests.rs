@@ -44,7 +44,7 @@ fn failures_back_off_with_jitter_to_five_minutes() {
 }
 
 #[test]
-fn ten_attempts_a_minute_for_a_club() {
+fn ten_attempts_a_minute_at_what_was_hinted_to_a_club() {
     let (mut dialer, mut rng) = (Dialer::default(), rng());
     for n in 0..40 {
         dialer.add(CLUB, addr(n), Source::Remembered, at(u64::from(n)));
@@ -65,6 +65,30 @@ fn ten_attempts_a_minute_for_a_club() {
     assert_eq!(dials(&mut dialer, at(60_999)).0, [0, 0]);
     // Those that waited longest come first.
     assert_eq!(dials(&mut dialer, at(61_000)), ([10, 10], Some(addr(10))));
+}
+
+#[test]
+fn where_peers_were_proven_no_minute_is_waited_for() {
+    let (mut dialer, mut rng) = (Dialer::default(), rng());
+    let peers = ATTEMPTS_PER_MINUTE as u32 + 2;
+    let peer = |n: u32| PeerId((u128::from(n) + 1).to_be_bytes());
+    for n in 0..peers {
+        let now = at(u64::from(n) * 60_000);
+        dialer.add(CLUB, addr(n), Source::Lan, now);
+        assert_eq!(dialer.poll_dial(now, &mut rng), Some((CLUB, addr(n))));
+        dialer.connected(CLUB, addr(n), peer(n), now);
+    }
+    let end = at(u64::from(peers) * 60_000);
+    // Hints that are due before do not keep them waiting.
+    for n in 0..2 * ATTEMPTS_PER_MINUTE as u32 {
+        dialer.add(CLUB, addr(1000 + n), Source::Lan, end);
+    }
+    (0..peers).for_each(|n| dialer.closed(CLUB, Some(addr(n)), peer(n), end));
+    let soon = end.plus(BACK_OFF_FIRST);
+    let dials = core::iter::from_fn(|| dialer.poll_dial(soon, &mut rng));
+    let (known, hints): (Vec<_>, Vec<_>) =
+        dials.map(|(_, addr)| addr).partition(|dialled| (0..peers).any(|n| addr(n) == *dialled));
+    assert_eq!((known.len(), hints.len()), (peers as usize, ATTEMPTS_PER_MINUTE));
 }
 
 #[test]
@@ -245,7 +269,7 @@ fn the_book_is_bounded() {
         meet(&mut dialer, n, peer);
         let end = at(u64::from(n) * 60_000);
         dialer.closed(CLUB, Some(addr(n)), peer, end);
-        dialer.clubs.get_mut(&CLUB).unwrap().queue.clear();
+        dialer.clubs.get_mut(&CLUB).unwrap().known.clear();
     }
     assert_eq!(dialer.addresses(CLUB).count(), PEERS_PER_CLUB_MAX);
     let last = addr(2 * PEERS_PER_CLUB_MAX as u32 - 1);
@@ -295,6 +319,10 @@ fn what_matters_is_remembered() {
         ]
     );
     assert_eq!(again.encode(CLUB), stored);
+    assert!(
+        again.clubs[&CLUB].known.iter().any(|(_, known)| *known == addr(2)),
+        "no hint: a peer was proven there"
+    );
     assert_eq!(core::iter::from_fn(|| again.poll_dial(at(0), &mut rng)).count(), 3);
     assert_eq!(Dialer::default().encode(CLUB), [STORE_VERSION]);
 }

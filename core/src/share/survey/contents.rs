@@ -95,7 +95,7 @@ impl Survey {
                     }
                 };
                 let settled = settled(&hashed.stamp, since, self.grain);
-                self.unreadable.remove(&path);
+                self.note_readable(&path);
                 if !settled && self.young.len() < HINTS_MAX {
                     self.young.insert(path);
                     self.young_at.get_or_insert(now.mono.plus(GRAIN_DEFAULT + QUIET));

@@ -56,7 +56,7 @@ impl Survey {
                     if is_dir {
                         self.hint_unreadable_in(&path, now);
                     } else if matches!(seen, Seen::Same) {
-                        self.unreadable.remove(&path);
+                        self.note_readable(&path);
                     }
                     if walked {
                         self.walk(path, stamp.inode, seen);
@@ -67,7 +67,7 @@ impl Survey {
                 Err(DiskError::NotFound | DiskError::WrongKind) => {
                     // A walk of this pass may meet it yet, and then it came from where something was a moment ago.
                     self.sure.remove(&path);
-                    self.unreadable.retain(|known, _| !known.starts_with(&path));
+                    self.forget_unreadable(&path);
                     self.special.remove(&path);
                     self.unusable.forget(&path);
                     self.large.forget(&path);

@@ -9,6 +9,7 @@ use crate::engine::outbox::Outbox;
 use crate::files::path::RelPath;
 use crate::files::reconcile::{Appeared, match_moves, stamp_matches};
 use crate::files::row::DiskState;
+use crate::ids::Uuid;
 use crate::io::DiskOp;
 use crate::io::disk::Kind;
 use crate::share::local::{Doubt, Observation, What, Why};
@@ -43,6 +44,23 @@ impl Survey {
                 self.moves.push((found.from, found.to));
             }
         }
+        self.follow_records();
+    }
+
+    /// What lies where its record went by now was renamed by sync, which was kept from telling the database.
+    fn follow_records(&mut self) {
+        let new = self.todo.iter().enumerate().filter(|(_, todo)| todo.new);
+        let live = new.flat_map(|(at, todo)| todo.row.live.iter().map(move |uuid| (*uuid, at)));
+        let gone_to: BTreeMap<Uuid, usize> = live.collect();
+        let followed = self.gone.iter().filter_map(|(from, row)| {
+            let todo = &self.todo[*gone_to.get(&row.base_uuid()?)?];
+            let (was, now) = (&row.disk.as_ref()?.stamp, &todo.stamp);
+            let same = was.inode != 0 && (was.inode, was.kind) == (now.inode, now.kind);
+            same.then(|| (from.clone(), todo.path.clone()))
+        });
+        let followed: BTreeMap<RelPath, RelPath> = followed.collect();
+        self.moves.retain(|(from, _)| !followed.contains_key(from));
+        self.moves.extend(followed);
     }
 
     /// All contents are known: moves by content are matched, and absences are believed only in a folder that is in

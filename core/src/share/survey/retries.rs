@@ -21,8 +21,10 @@ struct Retry {
 pub(super) struct Retries(BTreeMap<RelPath, Retry>);
 
 impl Retries {
+    /// A look that was no try but followed a hint begins with short pauses again: something changed there.
     fn failed(&mut self, path: RelPath, now: Instant) {
-        let pause = retry_pause(self.0.get(&path).map(|last| last.pause));
+        let tried = self.0.get(&path).filter(|last| last.at.is_none());
+        let pause = retry_pause(tried.map(|last| last.pause));
         self.0.insert(path, Retry { at: Some(now.plus(pause)), pause });
     }
 
@@ -51,6 +53,19 @@ impl Survey {
             }
             self.retries.failed(path.clone(), now.mono);
         }
+    }
+
+    /// A look at a path ended well.
+    pub(super) fn note_readable(&mut self, path: &RelPath) {
+        if self.unreadable.remove(path).is_some() {
+            self.retries.0.remove(path);
+        }
+    }
+
+    /// Nothing is at a path any more.
+    pub(super) fn forget_unreadable(&mut self, gone: &RelPath) {
+        self.unreadable.retain(|path, _| !path.starts_with(gone));
+        self.retries.0.retain(|path, _| !path.starts_with(gone));
     }
 
     /// Hints at what is to be tried again now.
@@ -105,6 +120,24 @@ mod tests {
         survey.unreadable.clear();
         survey.retry_looks(now(at + 300));
         assert!(survey.hints.is_empty() && survey.retries.0.is_empty());
+    }
+
+    #[test]
+    fn pauses_are_short_again_after_a_hint() {
+        let mut survey = Survey::new(RootId(1));
+        survey.note_unreadable(path("a"), DiskError::Io, now(0));
+        survey.retry_looks(now(2));
+        survey.note_unreadable(path("a"), DiskError::Io, now(2));
+        assert_eq!(survey.retries.next_at(), Some(now(6).mono));
+        survey.note_unreadable(path("a"), DiskError::Io, now(3));
+        assert_eq!(survey.retries.next_at(), Some(now(5).mono));
+        // As after a try that went well.
+        for end in [Survey::note_readable, Survey::forget_unreadable] {
+            survey.retry_looks(now(5));
+            end(&mut survey, &path("a"));
+            survey.note_unreadable(path("a"), DiskError::Io, now(6));
+            assert_eq!(survey.retries.next_at(), Some(now(8).mono));
+        }
     }
 
     #[test]

@@ -153,7 +153,7 @@ mod tests {
     fn bring(work: &mut Work, to: &str, from: Option<&str>) {
         let version = Arc::new(file_record(to.len() as u8, &path(to).to_key(), 1, 1));
         let local = from.map(|from| (path(from), stamped(false)));
-        work.begin(Task::Bring { path: path(to), version, replaces: None, local });
+        work.begin(Task::Bring { path: path(to), version, replaces: None, local, old: None });
     }
 
     fn removed(work: &mut Work, settled: bool, now: Now) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! Paths that failed: why, and when they are tried again.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{Trouble, Work};
@@ -123,10 +124,6 @@ impl Work {
     }
 
     pub(super) fn fail(&mut self, path: RelPath, trouble: Trouble, now: Now) {
-        if trouble == Trouble::Disk(DiskError::WrongKind) {
-            // What stands in the way may be in step by itself, and so be looked at by nobody.
-            self.pages.push_back(path.ancestors().filter(|dir| !dir.is_root()).collect());
-        }
         self.no_space |= trouble == Trouble::Disk(DiskError::NoSpace);
         self.pause(path.clone(), trouble, now);
         let outcome = match trouble {
@@ -171,6 +168,14 @@ impl Work {
 
     /// Leaves a path alone for a while, each time for longer.
     pub(super) fn pause(&mut self, path: RelPath, trouble: Trouble, now: Now) {
+        if matches!(trouble, Trouble::Disk(DiskError::WrongKind | DiskError::Denied)) {
+            // What stands in the way, and be it a link, may be in step by itself, and so be looked at by nobody.
+            let tried = |dir: &RelPath| dir.is_root() || self.failures.get(dir).is_some();
+            let page: Vec<RelPath> = path.ancestors().filter(|dir| !tried(dir)).collect();
+            if !page.is_empty() && self.pages.back() != Some(&page) {
+                self.pages.push_back(page);
+            }
+        }
         let pause = retry_pause(self.failures.get(&path).map(|failure| failure.pause));
         if self.failures.len() < FAILURES_MAX || self.failures.get(&path).is_some() {
             let (retry_at, sweep) = (ends(pause, now.mono), self.sweeps);

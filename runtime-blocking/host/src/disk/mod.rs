@@ -1,7 +1,8 @@
 //! The disk pool: carries out [`DiskOp`]s on a few threads, each with exactly one completion.
 //!
-//! Owns the open roots and the order of work. What touches one temp, one walk, or the life of one root happens in
-//! the order in which it was submitted; all else runs in parallel. Knows nothing of shares, records or peers.
+//! Owns the open roots and the order of work. What touches one temp (but for its flushes), one walk, or the life of one
+//! root happens in the order in which it was submitted; all else runs in parallel. Knows nothing of shares, records or
+//! peers.
 
 mod archive;
 mod install;
@@ -302,7 +303,7 @@ fn lane_of(op: &DiskOp) -> Option<Lane> {
         DiskOp::Walk { root, walk, .. } | DiskOp::EndWalk { root, walk } => Some(Lane::Walk(*root, *walk)),
         DiskOp::OpenTemp { root, temp, .. }
         | DiskOp::WriteTemp { root, temp, .. }
-        | DiskOp::FlushTemp { root, temp }
+        | DiskOp::PatchTemp { root, temp, .. }
         | DiskOp::FinishTemp { root, temp, .. } => Some(Lane::Temp(*root, *temp)),
         _ => None,
     }
@@ -415,10 +416,17 @@ impl Disk {
                 Ok(DiskDone::Hashed(read::hash(&*self.root(root)?, &paths, scratch, stop)))
             }
             DiskOp::Read { root, reads } => Ok(DiskDone::Data(read::read(&*self.root(root)?, &reads))),
+            DiskOp::Sign { root, read, head } => read::sign(&*self.root(root)?, &read, head, scratch),
+            DiskOp::Delta { root, read, expected, signature } => {
+                read::compare(&*self.root(root)?, &read, expected, &signature)
+            }
             DiskOp::Stage { root, files } => temp::stage(&*self.root(root)?, &files, scratch, stop),
             DiskOp::OpenTemp { root, temp, size } => temp::open(&*self.root(root)?, temp, size),
             DiskOp::WriteTemp { root, temp, offset, data } => {
                 temp::write(&*self.root(root)?, temp, offset, &data.0, scratch)
+            }
+            DiskOp::PatchTemp { root, temp, offset, from, stamp, delta } => {
+                temp::patch(&*self.root(root)?, temp, offset, (&from, &stamp), &delta.0, scratch)
             }
             DiskOp::FlushTemp { root, temp } => temp::flush(&*self.root(root)?, temp),
             DiskOp::FinishTemp { root, temp, mode, mtime_ns } => {

@@ -5,8 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clearskies_core::files::path::RelPath;
+use clearskies_core::files::rsync::{Head, Signature};
 use clearskies_core::ids::Sha256;
-use clearskies_core::io::disk::{Bytes, DiskError, Hashed, HashedContent, Kind, Read, Stamp};
+use clearskies_core::io::disk::{Bytes, DiskDone, DiskError, Hashed, HashedContent, Kind, Read, Stamp};
 use ring::digest;
 use rustix::fd::BorrowedFd;
 use rustix::fs::{Mode, OFlags};
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 use super::resolve::Dirs;
 use super::root::Root;
 use super::stat::{errno, fail, map, same_content, stamp_at, stamp_fd, stamp_on};
+use crate::delta::{self, Piece};
 
 /// Bytes that a worker reads and hashes at once.
 pub(super) const BUFFER_BYTES: usize = 256 * 1024;
@@ -41,6 +43,17 @@ impl Scratch {
     pub(super) fn buffer(&mut self) -> &mut [u8] {
         self.buffer.resize(BUFFER_BYTES, 0);
         &mut self.buffer
+    }
+
+    /// The same, for who needs it beside what else reads into one; to be given back.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        self.buffer();
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Ends [`Scratch::take`].
+    pub(super) fn give(&mut self, buffer: Vec<u8>) {
+        self.buffer = buffer;
     }
 }
 
@@ -211,6 +224,82 @@ pub(super) fn read(root: &Root, reads: &[Read]) -> Vec<Result<Bytes, DiskError>>
             read_one(file, read)
         })
         .collect()
+}
+
+/// One piece of a file.
+fn read_piece(root: &Root, read: &Read) -> Result<Vec<u8>, DiskError> {
+    let mut dirs = Dirs::new(root);
+    let file = open_content(&mut dirs, &read.path, &read.stamp)?;
+    Ok(read_one(&file, read)?.0)
+}
+
+/// [`DiskOp::Sign`](clearskies_core::io::DiskOp::Sign).
+pub(super) fn sign(
+    root: &Root,
+    read: &Read,
+    head: Head,
+    scratch: &mut Scratch,
+) -> Result<DiskDone, DiskError> {
+    let mut dirs = Dirs::new(root);
+    let file = open_content(&mut dirs, &read.path, &read.stamp)?;
+    let buffer = scratch.buffer();
+    let block = head.block as usize;
+    // As many whole blocks as stay in the processor's cache; of large ones all are read at once.
+    let step = if block <= buffer.len() { buffer.len() / block * block } else { read.len as usize };
+    let end = read.offset.saturating_add(u64::from(read.len)).min(read.stamp.size);
+    let (mut at, mut sums) = (read.offset, Vec::new());
+    while at < end {
+        let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(step);
+        if let Some(buffer) = buffer.get_mut(..len) {
+            read_full(&file, buffer, at).map_err(|e| failed_to_read(read, &e))?;
+            sums.extend(delta::sums(buffer, head));
+        } else {
+            // A piece has at most 4 MiB, so the cast is exact.
+            let piece = Read { offset: at, len: len as u32, ..read.clone() };
+            sums.extend(delta::sums(&read_one(&file, &piece)?.0, head));
+        }
+        at += len as u64;
+    }
+    if !same_content(&stamp_fd(&file).map_err(map)?, &read.stamp) {
+        return Err(DiskError::Changed);
+    }
+    Ok(DiskDone::Data(vec![Ok(Bytes(sums))]))
+}
+
+/// Fills a buffer.
+fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match read_at(file, &mut buffer[done..], offset.saturating_add(done as u64))? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            len => done += len,
+        }
+    }
+    Ok(())
+}
+
+fn failed_to_read(read: &Read, error: &std::io::Error) -> DiskError {
+    // Shorter than its stamp says.
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        return DiskError::Changed;
+    }
+    fail("read", read.path.as_str(), errno(error))
+}
+
+/// [`DiskOp::Delta`](clearskies_core::io::DiskOp::Delta).
+pub(super) fn compare(
+    root: &Root,
+    read: &Read,
+    expected: u64,
+    signature: &Signature,
+) -> Result<DiskDone, DiskError> {
+    let data = read_piece(root, read)?;
+    let is_end = read.offset.saturating_add(data.len() as u64) >= read.stamp.size;
+    let Piece { delta, len, next } = delta::delta(&data, is_end, expected, signature);
+    if len == 0 {
+        return Err(DiskError::Io);
+    }
+    Ok(DiskDone::Delta { delta: Bytes(delta), len: len as u64, next })
 }
 
 fn read_one(file: &File, read: &Read) -> Result<Bytes, DiskError> {

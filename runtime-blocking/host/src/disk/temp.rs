@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
+use clearskies_core::files::path::RelPath;
+use clearskies_core::files::rsync::{Command, Commands};
 use clearskies_core::ids::TempId;
 use clearskies_core::io::disk::{DiskDone, DiskError, MODE_BITS, Stage, StageContent, Staged, Stamp};
 use ring::digest;
@@ -266,6 +268,59 @@ pub(super) fn write(
     Ok(DiskDone::Unit)
 }
 
+/// [`DiskOp::PatchTemp`](clearskies_core::io::DiskOp::PatchTemp).
+pub(super) fn patch(
+    root: &Root,
+    temp: TempId,
+    offset: u64,
+    (from, stamp): (&RelPath, &Stamp),
+    delta: &[u8],
+    scratch: &mut Scratch,
+) -> Result<DiskDone, DiskError> {
+    let temp_arc = opened(root, temp)?;
+    let mut open = lock(&temp_arc);
+    let mut dirs = Dirs::new(root);
+    let source = open_content(&mut dirs, from, stamp)?;
+    let failed = |e: std::io::Error| fail("write the temp", &temp_name(temp), errno(&e));
+    let mut at = offset;
+    let mut buffer = scratch.take();
+    let mut patch = || -> Result<(), DiskError> {
+        for command in Commands::of(delta) {
+            match command.map_err(|_| DiskError::Io)? {
+                Command::Literal(range) => {
+                    open.file.write_all_at(&delta[range.clone()], at).map_err(failed)?;
+                    open.hash(at, &delta[range.clone()], scratch);
+                    at = at.saturating_add(range.len() as u64);
+                }
+                Command::Copy { from, len } => {
+                    let mut done = 0;
+                    while done < len {
+                        let part = usize::try_from(len - done).unwrap_or(usize::MAX).min(buffer.len());
+                        let part = read_at(&source, &mut buffer[..part], from.saturating_add(done));
+                        let part = part.map_err(failed)?;
+                        if part == 0 {
+                            return Err(DiskError::Changed);
+                        }
+                        open.file.write_all_at(&buffer[..part], at).map_err(failed)?;
+                        open.hash(at, &buffer[..part], scratch);
+                        at = at.saturating_add(part as u64);
+                        done += part as u64;
+                    }
+                }
+            }
+        }
+        Ok(())
+    };
+    let patched = patch();
+    scratch.give(buffer);
+    patched?;
+    if same_content(&stamp_fd(&source).map_err(map)?, stamp) {
+        Ok(DiskDone::Unit)
+    } else {
+        Err(DiskError::Changed)
+    }
+}
+
 impl OpenTemp {
     /// Takes what was written into the hash, and with it what lies behind and was written before. What it leaves out
     /// is read in the end.
@@ -298,16 +353,19 @@ impl OpenTemp {
     }
 }
 
-/// [`DiskOp::FlushTemp`](clearskies_core::io::DiskOp::FlushTemp).
+/// [`DiskOp::FlushTemp`](clearskies_core::io::DiskOp::FlushTemp). Others may write to the temp meanwhile.
 pub(super) fn flush(root: &Root, temp: TempId) -> Result<DiskDone, DiskError> {
     let temp_arc = opened(root, temp)?;
-    let mut open = lock(&temp_arc);
     let failed = |e| fail("flush the temp", &temp_name(temp), e);
-    rustix::fs::fdatasync(&open.file).map_err(failed)?;
-    if !open.named {
+    let (file, named) = {
+        let open = lock(&temp_arc);
+        (open.file.try_clone().map_err(|e| failed(errno(&e)))?, open.named)
+    };
+    rustix::fs::fdatasync(&file).map_err(failed)?;
+    if !named {
         let tmp = root.open(".clearskies/tmp", LISTED).map_err(failed)?;
         rustix::fs::fsync(&tmp).map_err(failed)?;
-        open.named = true;
+        lock(&temp_arc).named = true;
     }
     Ok(DiskDone::Unit)
 }

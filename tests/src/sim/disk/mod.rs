@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clearskies_core::files::path::RelPath;
 use clearskies_core::ids::{RootId, TempId};
-use clearskies_core::io::disk::{DiskDone, DiskError, DiskOp, Kind, MODE_BITS, Staged, Stamp};
+use clearskies_core::io::disk::{Bytes, DiskDone, DiskError, DiskOp, Kind, MODE_BITS, Staged, Stamp};
+use clearskies_host::delta::{self, Piece};
 
 use super::fs::{Body, Fs, GRAIN_NS, TOP, UMASK};
 use super::rng::Rng;
@@ -156,6 +157,16 @@ impl SimDisk {
             DiskOp::Read { reads, .. } => {
                 Ok(DiskDone::Data(reads.iter().map(|read| self.read(dir, read)).collect()))
             }
+            DiskOp::Sign { read, head, .. } => {
+                let data = self.read(dir, &read)?;
+                Ok(DiskDone::Data(vec![Ok(Bytes(delta::sums(&data.0, head)))]))
+            }
+            DiskOp::Delta { read, expected, signature, .. } => {
+                let data = self.read(dir, &read)?.0;
+                let is_end = read.offset + data.len() as u64 >= read.stamp.size;
+                let Piece { delta, len, next } = delta::delta(&data, is_end, expected, &signature);
+                Ok(DiskDone::Delta { delta: Bytes(delta), len: len as u64, next })
+            }
             DiskOp::Stage { files, .. } => {
                 Ok(DiskDone::Staged(files.into_iter().map(|file| self.stage(dir, file)).collect()))
             }
@@ -163,6 +174,12 @@ impl SimDisk {
             DiskOp::WriteTemp { temp, offset, data, .. } => {
                 let inode = self.temp_open(root, dir, temp)?;
                 self.fs.write_at(inode, offset, &data.0)?;
+                Ok(DiskDone::Unit)
+            }
+            DiskOp::PatchTemp { temp, offset, from, stamp, delta, .. } => {
+                let inode = self.temp_open(root, dir, temp)?;
+                let made = self.patched(dir, &from, stamp, &delta.0)?;
+                self.fs.write_at(inode, offset, &made)?;
                 Ok(DiskDone::Unit)
             }
             DiskOp::FlushTemp { temp, .. } => {

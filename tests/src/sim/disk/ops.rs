@@ -16,9 +16,12 @@ pub fn op_name(op: &DiskOp) -> &'static str {
         DiskOp::Stat { .. } => "stat",
         DiskOp::Hash { .. } => "hash",
         DiskOp::Read { .. } => "read",
+        DiskOp::Sign { .. } => "sign",
+        DiskOp::Delta { .. } => "delta",
         DiskOp::Stage { .. } => "stage",
         DiskOp::OpenTemp { .. } => "open_temp",
         DiskOp::WriteTemp { .. } => "write_temp",
+        DiskOp::PatchTemp { .. } => "patch_temp",
         DiskOp::FlushTemp { .. } => "flush_temp",
         DiskOp::FinishTemp { .. } => "finish_temp",
         DiskOp::RemoveTemps { .. } => "remove_temps",
@@ -44,6 +47,7 @@ pub fn changes_files(op: &DiskOp) -> bool {
         op,
         DiskOp::Stage { .. }
             | DiskOp::WriteTemp { .. }
+            | DiskOp::PatchTemp { .. }
             | DiskOp::Install { .. }
             | DiskOp::MakeDirs { .. }
             | DiskOp::Rename { .. }
@@ -63,7 +67,7 @@ pub fn carried_bytes(op: &DiskOp) -> usize {
     };
     match op {
         DiskOp::Stage { files, .. } => files.iter().map(|file| length(&file.content)).sum(),
-        DiskOp::WriteTemp { data, .. } => data.0.len(),
+        DiskOp::WriteTemp { data, .. } | DiskOp::PatchTemp { delta: data, .. } => data.0.len(),
         _ => 0,
     }
 }
@@ -73,7 +77,7 @@ pub fn temp_of(op: &DiskOp) -> Option<TempId> {
     match op {
         DiskOp::OpenTemp { temp, .. }
         | DiskOp::WriteTemp { temp, .. }
-        | DiskOp::FlushTemp { temp, .. }
+        | DiskOp::PatchTemp { temp, .. }
         | DiskOp::FinishTemp { temp, .. } => Some(*temp),
         _ => None,
     }
@@ -92,9 +96,12 @@ pub fn root_of(op: &DiskOp) -> RootId {
         | DiskOp::Stat { root, .. }
         | DiskOp::Hash { root, .. }
         | DiskOp::Read { root, .. }
+        | DiskOp::Sign { root, .. }
+        | DiskOp::Delta { root, .. }
         | DiskOp::Stage { root, .. }
         | DiskOp::OpenTemp { root, .. }
         | DiskOp::WriteTemp { root, .. }
+        | DiskOp::PatchTemp { root, .. }
         | DiskOp::FlushTemp { root, .. }
         | DiskOp::FinishTemp { root, .. }
         | DiskOp::RemoveTemps { root, .. }

@@ -1,7 +1,9 @@
 //! Temps: what is being received, before it has its place.
 
+use clearskies_core::files::path::RelPath;
+use clearskies_core::files::rsync::{Command, Commands};
 use clearskies_core::ids::{RootId, TempId};
-use clearskies_core::io::disk::{DiskDone, DiskError, MODE_BITS, Stage, StageContent, Staged};
+use clearskies_core::io::disk::{DiskDone, DiskError, MODE_BITS, Stage, StageContent, Staged, Stamp};
 
 use super::super::fs::{Body, UMASK, digest};
 use super::SimDisk;
@@ -58,6 +60,31 @@ impl SimDisk {
             return Err(DiskError::NotFound);
         }
         self.fs.child(self.temps_dir(dir)?, &temp_name(temp))
+    }
+
+    /// What a delta makes out of a file.
+    pub(super) fn patched(
+        &mut self,
+        dir: u64,
+        from: &RelPath,
+        stamp: Stamp,
+        delta: &[u8],
+    ) -> Result<Vec<u8>, DiskError> {
+        self.fail("patch_temp", Some(from))?;
+        let inode = self.fs.resolve(dir, from)?;
+        self.expect(inode, &stamp)?;
+        let old = self.fs.data(inode)?;
+        let mut made = Vec::new();
+        for command in Commands::of(delta) {
+            match command.map_err(|_| DiskError::Io)? {
+                Command::Literal(range) => made.extend_from_slice(&delta[range]),
+                Command::Copy { from, len } => {
+                    let piece = old.get(from as usize..(from + len) as usize).ok_or(DiskError::Changed)?;
+                    made.extend_from_slice(piece);
+                }
+            }
+        }
+        Ok(made)
     }
 
     pub(super) fn has_temp(&self, dir: u64, temp: TempId) -> bool {

@@ -16,7 +16,7 @@ use super::History;
 const LINK_TARGET: &str = "/outside";
 
 /// Bytes beside the number of contents below [`LARGE`], below twice that, and beyond.
-const LENGTHS: [u64; 3] = [0, 20_000, 900_000];
+const LENGTHS: [u64; 3] = [0, 90_000, 900_000];
 /// The most that a script may ask for.
 const SIZE_MAX: u64 = 20_000_000;
 
@@ -24,7 +24,11 @@ const SIZE_MAX: u64 = 20_000_000;
 pub fn content(number: u64, size: u64) -> Vec<u8> {
     let mut content = format!("<{number}>").into_bytes();
     let size = size.min(SIZE_MAX) + LENGTHS[usize::try_from(number / LARGE).map_or(2, |class| class.min(2))];
-    content.extend(Rng::new(number).bytes(usize::try_from(size).expect("some megabytes at most")));
+    let size = usize::try_from(size).expect("some megabytes at most");
+    // Large ones have much in common, so that what differs is sent of them.
+    let common = if number >= LARGE { size / 4 * 3 } else { 0 };
+    content.extend(Rng::new(LARGE).bytes(common));
+    content.extend(Rng::new(number).bytes(size - common));
     content
 }
 

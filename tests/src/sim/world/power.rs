@@ -7,6 +7,9 @@ use clearskies_core::engine::command::Command;
 
 use super::World;
 
+/// What engines are set to, each start by chance: links with and without units, deflated and stored, are all there.
+const COMPRESSION: [&str; 4] = ["auto", "always", "always", "never"];
+
 impl World {
     /// Starts the engine of a machine that is down.
     pub fn start(&mut self, index: usize) {
@@ -18,6 +21,8 @@ impl World {
         node.run += 1;
         node.stopped = false;
         let mut engine = Engine::new_plain_here(config, seed, now, self.signed.clone());
+        let by_chance = COMPRESSION[usize::from(seed[0]) % COMPRESSION.len()];
+        engine.compress(node.compression.unwrap_or(by_chance));
         engine.handle_interfaces(now, &[(node.ip, 24)]);
         node.engine = Some(engine);
         self.note(format_args!("n{index} starts"));

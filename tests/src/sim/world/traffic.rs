@@ -64,6 +64,10 @@ impl World {
             end.writing = true;
             let room = window.saturating_sub(end.unread);
             if room == 0 {
+                let now = self.now_at(index);
+                if let Some(engine) = self.nodes[index].engine.as_mut() {
+                    engine.handle_full(now, conn);
+                }
                 return any;
             }
             let limit = self.net.piece(room);
