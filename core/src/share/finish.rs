@@ -110,14 +110,8 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
             let base = base_for(txn, version, to)?;
             let disk = from_row.disk.take();
             from_row.base = Base::None;
-            if let Some(mut disk) = disk {
-                // A change of mode or time that nobody has looked at yet went along: the row must not know of it.
-                let Stamp { size, mtime_ns, mode, .. } = disk.stamp;
-                disk.stamp = Stamp { size, mtime_ns, mode, ..*stamp };
-                if disk.stamp != *stamp {
-                    effects.again.push(to.clone());
-                }
-                to_row.disk = Some(disk);
+            if let Some(disk) = disk {
+                to_row.disk = Some(renamed(disk, to, stamp, effects));
                 to_row.base = base;
             }
             txn.put_row(path, from_row);
@@ -169,6 +163,17 @@ fn note_archived(row: &PathRow, path: &RelPath, folder: Option<&str>, effects: &
 pub fn kept_record(txn: &mut Txn, loser: &Record) -> Result<Option<Arc<Record>>, Miss> {
     let (_, uuid) = conflict::conflict_id(loser.uuid, &loser.value_change);
     txn.record(uuid)
+}
+
+/// What a row knows of a file that was renamed, and now has this stamp at `to`. A change of mode or time that nobody
+/// has looked at yet went along: the row must not know of it, and it is looked at.
+pub fn renamed(mut disk: DiskState, to: &RelPath, now: &Stamp, effects: &mut Effects) -> DiskState {
+    let Stamp { size, mtime_ns, mode, .. } = disk.stamp;
+    disk.stamp = Stamp { size, mtime_ns, mode, ..*now };
+    if disk.stamp != *now {
+        effects.again.push(to.clone());
+    }
+    disk
 }
 
 /// The base of content at `path` that is `version`: the index's own version where that looks the same there.

@@ -17,7 +17,7 @@ use crate::index::merge;
 use crate::index::record::{EntryContent, Meta, Record, Value};
 use crate::io::disk::Stamp;
 use crate::share::archived::Taken;
-use crate::share::finish::{base_for, kept_record};
+use crate::share::finish::{self, base_for, kept_record};
 use crate::share::leftovers::placed_unseen;
 use crate::share::planning::{Judge, Scene, all};
 use crate::share::txn::Miss;
@@ -586,15 +586,7 @@ impl Judge<'_> {
         let was = from_row.disk.take();
         from_row.base = Base::None;
         from_row.implied = false;
-        if let Some(mut disk) = was {
-            // A change of mode or time that nobody has looked at yet went along: the row must not know of it.
-            let Stamp { size, mtime_ns, mode, .. } = disk.stamp;
-            disk.stamp = Stamp { size, mtime_ns, mode, ..now.stamp };
-            if disk.stamp != now.stamp {
-                self.effects.again.push(to.clone());
-            }
-            to_row.disk = Some(disk);
-        }
+        to_row.disk = was.map(|was| finish::renamed(was, to, &now.stamp, self.effects)).or(to_row.disk);
         to_row.base = base_for(self.txn, &Arc::new(renamed(base, &record)), to)?;
         self.txn.put_row(from, from_row);
         self.txn.put_row(to, to_row);

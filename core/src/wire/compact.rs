@@ -23,9 +23,8 @@ use crate::wire::cbor::{
     Bytes, Later, decode, write_array, write_bool, write_bytes, write_i64, write_map, write_null, write_text,
     write_u64,
 };
-use crate::wire::core_msgs::{CODE_MAX, short};
 use crate::wire::database::{DatabaseMessage, UPDATES_MAX};
-use crate::wire::directory::DirectoryMessage;
+use crate::wire::directory::{DirectoryMessage, Members};
 use crate::wire::json;
 
 /// A batch of records takes no more of them once its body has so many bytes, some 16 records: what stands around them
@@ -567,25 +566,8 @@ pub(crate) fn read_directory(type_name: &str, body: &[u8]) -> Result<DirectoryMe
         return Err(Malformed("a range that is not [start, length]"));
     }
     let sha256 = members.sha256.map(|digest| Sha256(digest.0));
-    let sha256 = sha256.ok_or(Malformed("a directory message without its sha256"));
-    Ok(match type_name {
-        "directory.get" => DirectoryMessage::Get { sha256: sha256?, range },
-        "directory.data" => DirectoryMessage::Data {
-            sha256: sha256?,
-            range: range.ok_or(Malformed("directory.data without a range"))?,
-        },
-        "directory.not_present" => DirectoryMessage::NotPresent { sha256: sha256? },
-        "directory.present" => DirectoryMessage::Present { sha256: sha256? },
-        "directory.get_error" => {
-            let code = short(members.code.map(|code| code.0), CODE_MAX)?;
-            DirectoryMessage::GetError { sha256: sha256?, code }
-        }
-        "directory.bloom_filter" => DirectoryMessage::BloomFilter {
-            k_value: members.k_value.ok_or(Malformed("a Bloom filter without its k_value"))?,
-        },
-        "directory.get_presence" => DirectoryMessage::GetPresence,
-        _ => return Err(Malformed("an unknown directory message")),
-    })
+    let (k_value, code) = (members.k_value, members.code.map(|code| code.0));
+    Members { sha256, range, k_value, code }.into_message(type_name)
 }
 
 /// Appends the body of a message of the directory.

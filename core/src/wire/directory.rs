@@ -1,6 +1,7 @@
 //! `directory.*` messages: presence and content (protocol §8). `get`, `data` and `not_present` come by the hundred
 //! thousand, so all are read and written by hand.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -52,33 +53,19 @@ pub enum DirectoryMessage {
     },
 }
 
-impl DirectoryMessage {
-    /// Whether `type_name` is one of these.
-    pub fn is(type_name: &str) -> bool {
-        matches!(
-            type_name,
-            "directory.get_presence"
-                | "directory.bloom_filter"
-                | "directory.present"
-                | "directory.get"
-                | "directory.data"
-                | "directory.not_present"
-                | "directory.get_error"
-        )
-    }
+/// The members of these messages, in whatever encoding they came.
+#[derive(Default)]
+pub(crate) struct Members<'a> {
+    pub sha256: Option<Sha256>,
+    pub range: Option<(u64, u64)>,
+    pub k_value: Option<u32>,
+    pub code: Option<Cow<'a, str>>,
+}
 
-    /// Reads a body that was checked as JSON.
-    pub fn read(type_name: &str, body: &[u8]) -> Result<DirectoryMessage, Malformed> {
-        let (mut sha256, mut range, mut k_value, mut code) = (None, None, None, None);
-        for (member, value) in Value::of(body).members() {
-            match &*member {
-                "sha256" => sha256 = value.hex().map(Sha256),
-                "range" => range = Some(read_range(value)?),
-                "k_value" => k_value = value.u64().and_then(|k| u32::try_from(k).ok()),
-                "code" => code = value.str(),
-                _ => {}
-            }
-        }
+impl Members<'_> {
+    /// The message of this type.
+    pub(crate) fn into_message(self, type_name: &str) -> Result<DirectoryMessage, Malformed> {
+        let Members { sha256, range, k_value, code } = self;
         let sha256 = sha256.ok_or(Malformed("a directory message without its sha256"));
         Ok(match type_name {
             "directory.get" => DirectoryMessage::Get { sha256: sha256?, range },
@@ -97,6 +84,37 @@ impl DirectoryMessage {
             "directory.get_presence" => DirectoryMessage::GetPresence,
             _ => return Err(Malformed("an unknown directory message")),
         })
+    }
+}
+
+impl DirectoryMessage {
+    /// Whether `type_name` is one of these.
+    pub fn is(type_name: &str) -> bool {
+        matches!(
+            type_name,
+            "directory.get_presence"
+                | "directory.bloom_filter"
+                | "directory.present"
+                | "directory.get"
+                | "directory.data"
+                | "directory.not_present"
+                | "directory.get_error"
+        )
+    }
+
+    /// Reads a body that was checked as JSON.
+    pub fn read(type_name: &str, body: &[u8]) -> Result<DirectoryMessage, Malformed> {
+        let mut members = Members::default();
+        for (member, value) in Value::of(body).members() {
+            match &*member {
+                "sha256" => members.sha256 = value.hex().map(Sha256),
+                "range" => members.range = Some(read_range(value)?),
+                "k_value" => members.k_value = value.u64().and_then(|k| u32::try_from(k).ok()),
+                "code" => members.code = value.str(),
+                _ => {}
+            }
+        }
+        members.into_message(type_name)
     }
 
     /// Appends the body.
