@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -166,9 +167,7 @@ impl Node {
     pub fn new() -> Node {
         let top = tempfile::tempdir().expect("there is room for a temporary folder");
         std::fs::create_dir(top.path().join("share")).expect("a new folder is writable");
-        let free = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-        let port = free.local_addr().expect("it is bound").port();
-        Node { top, port, lan: false, under: Vec::new(), daemon: None }
+        Node { top, port: free_port(), lan: false, under: Vec::new(), daemon: None }
     }
 
     /// A node with a running daemon.
@@ -494,4 +493,13 @@ impl Control {
             _ => None,
         }
     }
+}
+
+/// A port on which nobody listens, and which the system gives to no connection meanwhile: it takes those from 32768 on.
+fn free_port() -> u16 {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(101);
+    let ports = std::iter::repeat_with(|| first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % 12_000);
+    let mut ports = ports.take(12_000).filter_map(|number| u16::try_from(20_000 + number).ok());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("there is a free port")
 }

@@ -139,8 +139,7 @@ impl Foreign {
             busy = true;
             let now = self.now();
             match &hint {
-                Hint::Changed(root, path) => self.engine.handle_fs_event(now, *root, path, false),
-                Hint::NewDir(root, path) => self.engine.handle_fs_event(now, *root, path, true),
+                Hint::Seen(root, path, seen) => self.engine.handle_fs_event(now, *root, path, *seen),
                 Hint::Overflow(root) => self.engine.handle_fs_overflow(now, *root),
             }
         }

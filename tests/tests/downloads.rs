@@ -184,3 +184,17 @@ fn a_file_that_is_renamed_while_its_newer_version_comes_is_known_by_its_new_name
         assert_eq!((temps(&world, 1), partials(&world, 1)), (0, 0));
     }
 }
+
+#[test]
+fn equal_files_cross_the_wire_once() {
+    let mut world = joined(17);
+    world.nodes[1].flush_delay = SECOND;
+    let before = world.net.bytes_sent;
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        world.node(0).write(&at(name), &content(4 * MB, 1));
+    }
+    world.run_for(30 * SECOND);
+    assert_eq!((names(&world, 1).len(), temps(&world, 1)), (6, 0));
+    let sent = usize::try_from(world.net.bytes_sent - before).unwrap();
+    assert!((4 * MB..5 * MB).contains(&sent), "{sent} bytes were sent");
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clearskies_core::engine::command::{Command, HeldDeletions, Reply};
 use clearskies_core::files::path::RelPath;
+use clearskies_core::io::Noticed;
 use clearskies_core::io::store::Space;
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::rng::Rng;
@@ -60,6 +61,22 @@ fn a_folder_that_is_unpacked_and_renamed_leaves_nothing_behind() {
         }
         rest(&mut world);
         assert_eq!(names(&world, 0).len(), 4 * 62, "waited {wait} ms");
+    }
+}
+
+#[test]
+fn one_change_is_followed_at_once() {
+    for (done, within) in [(0, 200), (1000, 80)] {
+        let mut world = joined(7);
+        world.node(0).write(&at("a"), b"one");
+        rest(&mut world);
+        world.run_for(Duration::from_secs(5));
+        world.hints_done_per_mille = done;
+        world.node(0).write(&at("a"), b"two");
+        world.run_for(Duration::from_millis(within / 2));
+        assert_eq!(contents(&world, 1), [b"one"], "done: {done}");
+        world.run_for(Duration::from_millis(within / 2));
+        assert_eq!(contents(&world, 1), [b"two"], "done: {done}");
     }
 }
 
@@ -280,7 +297,7 @@ fn hint(world: &mut World, index: usize, path: &str) {
     let path = RelPath::new(path).unwrap();
     world.node(index).disk(|disk, _| {
         for root in disk.open_roots() {
-            disk.hint(clearskies_tests::sim::disk::Hint::Changed(root, path.clone()));
+            disk.hint(clearskies_tests::sim::disk::Hint::Seen(root, path.clone(), Noticed::Changed));
         }
     });
 }
@@ -352,8 +369,8 @@ fn a_held_path_counts_once_however_often_it_is_looked_at() {
             let (dir, file) = (path("d0"), path(&format!("d0/f{file}")));
             world.node(0).disk(|disk, _| {
                 for root in disk.open_roots() {
-                    disk.hint(clearskies_tests::sim::disk::Hint::Changed(root, file.clone()));
-                    disk.hint(clearskies_tests::sim::disk::Hint::Changed(root, dir.clone()));
+                    disk.hint(clearskies_tests::sim::disk::Hint::Seen(root, file.clone(), Noticed::Changed));
+                    disk.hint(clearskies_tests::sim::disk::Hint::Seen(root, dir.clone(), Noticed::Changed));
                 }
             });
         }

@@ -3,7 +3,8 @@
 //!
 //! It pays where the processor waits for the link anyway, and only for data that shrinks. The first is told by the
 //! socket: where it is full again after a while, and took little meanwhile, the link is slow. A link that keeps up with
-//! us shows itself by never being full for long, and costs a sum over the bytes and nothing else.
+//! us shows itself by never being full for long; there a little is deflated each second, so that what peers say to each
+//! other takes few bytes, and all else costs a sum over the bytes.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -27,6 +28,9 @@ pub const GAP_MAX: Duration = Duration::from_millis(100);
 /// How many deflated bytes go out after a link was found slow, unless it is found so again.
 pub const CREDIT_BYTES: u64 = 4 << 20;
 
+/// So many bytes are deflated each second on any link: that takes about a hundredth of a processor.
+pub const SPARE_BYTES_PER_SECOND: u64 = 1 << 20;
+
 /// Less is stored unseen.
 const DEFLATE_MIN: usize = 256;
 
@@ -39,7 +43,7 @@ const MISSES_MAX: u32 = 4;
 /// When data is deflated, where it shrinks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Deflating {
-    /// Where the link is what is waited for.
+    /// Where the link is what is waited for, and [`SPARE_BYTES_PER_SECOND`] elsewhere.
     #[default]
     OnSlowLinks,
     /// Always.
@@ -53,6 +57,9 @@ pub(super) struct Pace {
     /// What is watched, from one moment at which the socket was full to the next.
     watched: Option<Watched>,
     credit: u64,
+    /// What is left of [`SPARE_BYTES_PER_SECOND`], as of then.
+    spare: u64,
+    spare_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -65,7 +72,15 @@ struct Watched {
 
 impl Pace {
     fn new(deflating: Deflating) -> Pace {
-        Pace { deflating, watched: None, credit: 0 }
+        Pace { deflating, watched: None, credit: 0, spare: 0, spare_at: None }
+    }
+
+    /// Something is about to be sent. Returns whether nothing was for a second.
+    fn sends(&mut self, now: Instant) -> bool {
+        let passed = self.spare_at.replace(now).map_or(1_000_000_000, |since| now.since(since).as_nanos());
+        let gained = passed.min(1_000_000_000) * u128::from(SPARE_BYTES_PER_SECOND) / 1_000_000_000;
+        self.spare = SPARE_BYTES_PER_SECOND.min(self.spare + u64::try_from(gained).unwrap_or(0));
+        passed >= 1_000_000_000
     }
 
     /// The socket takes nothing more for now.
@@ -96,7 +111,7 @@ impl Pace {
     }
 
     fn pays(&self) -> bool {
-        self.deflating == Deflating::Always || self.credit > 0
+        self.deflating == Deflating::Always || self.credit > 0 || self.spare > 0
     }
 }
 
@@ -129,6 +144,13 @@ impl Packer {
             deflater: None,
             misses: 0,
             unseen: 0,
+        }
+    }
+
+    /// Something is about to be sent. After a pause it is something else: what did not shrink before says nothing of it.
+    pub(super) fn sends(&mut self, now: Instant) {
+        if self.pace.sends(now) {
+            (self.misses, self.unseen) = (0, 0);
         }
     }
 
@@ -204,6 +226,7 @@ impl Packer {
             self.unseen -= 1;
             return false;
         }
+        self.pace.spare = self.pace.spare.saturating_sub(length as u64);
         let deflater = self.deflater.get_or_insert_with(Deflater::new);
         let mut data = Vec::new();
         let mut shrinks = |from, count| {

@@ -135,6 +135,31 @@ fn a_slow_link_pays_until_its_credit_is_used_up() {
 }
 
 #[test]
+fn any_link_is_given_a_little_deflated_each_second() {
+    let text = b"0123456789 and words ".repeat(3 * SPARE_BYTES_PER_SECOND as usize / 21);
+    let mut packer = Packer::new(Deflating::OnSlowLinks, 0);
+    let mut at_ms = |ms| {
+        packer.sends(at(ms));
+        round_trip(&mut packer, &text).1
+    };
+    let second = SPARE_BYTES_PER_SECOND.div_ceil(STORED_MAX as u64) as usize;
+    assert_eq!(at_ms(5000), second);
+    assert_eq!(at_ms(5000), 0);
+    assert_eq!(at_ms(5500), second / 2 + 1);
+    // What was not used up does not add up.
+    assert_eq!(at_ms(60_000), second);
+    assert_eq!(at_ms(61_000), second);
+    // Noise costs as much.
+    packer.sends(at(70_000));
+    assert_eq!(round_trip(&mut packer, &noise(2 * SPARE_BYTES_PER_SECOND as usize)).1, 0);
+    assert!(packer.pace.spare > 0 && packer.unseen > 0, "most of it was stored unseen");
+    packer.sends(at(70_999));
+    assert!(packer.unseen > 0);
+    packer.sends(at(71_999));
+    assert_eq!(round_trip(&mut packer, &text[..STORED_MAX]).1, 1);
+}
+
+#[test]
 fn little_is_stored_unseen() {
     let mut packer = Packer::new(Deflating::Always, 0);
     assert_eq!(round_trip(&mut packer, &[b'a'; DEFLATE_MIN - 1]).1, 0);

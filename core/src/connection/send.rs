@@ -159,6 +159,9 @@ impl SendQueue {
         now: Instant,
     ) -> Result<(), ChannelFault> {
         let start = out.len();
+        if let Some(packer) = &mut self.packer {
+            packer.sends(now);
+        }
         while self.bytes() > 0 && out.len() - start < limit {
             self.pack();
             let mut record: [&[u8]; PARTS_MAX] = [&[]; PARTS_MAX];

@@ -37,7 +37,7 @@ use crate::engine::settings::Settings;
 use crate::engine::setup::Setup;
 use crate::files::path::RelPath;
 use crate::ids::{CommandId, ConnId, RootId, Token};
-use crate::io::{Completion, Output};
+use crate::io::{Completion, Noticed, Output};
 use crate::rng::Rng;
 use crate::share::{Ctx, Share};
 use crate::time::{Instant, Now};
@@ -195,11 +195,10 @@ impl Engine {
         self.settle(now);
     }
 
-    /// Something at or beneath `path` may have changed; a hint too many is harmless. With `new_dir` a directory came
-    /// there of which only itself is watched: all that lies in it is looked at, whatever is known of one by its name.
-    pub fn handle_fs_event(&mut self, now: Now, root: RootId, path: &RelPath, new_dir: bool) {
+    /// The watcher has a hint; one too many is harmless.
+    pub fn handle_fs_event(&mut self, now: Now, root: RootId, path: &RelPath, seen: Noticed) {
         if let Some(share) = self.shares.get_mut(&root) {
-            share.handle_fs_event(now, path, new_dir);
+            share.handle_fs_event(now, path, seen);
         }
     }
 

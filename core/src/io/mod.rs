@@ -16,6 +16,18 @@ use core::net::SocketAddr;
 use crate::engine::event::Event;
 use crate::ids::{ConnId, Token};
 
+/// What a watcher saw at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noticed {
+    /// Something at or beneath it may have changed, and may go on changing.
+    Changed,
+    /// Whoever changed it is done with it for now: what was written is closed, or the name came or went by a rename.
+    Done,
+    /// A directory came there of which only itself is watched: all that lies in it is looked at, whatever is known of
+    /// one by its name.
+    NewDir,
+}
+
 /// One thing that the host should do.
 #[derive(Debug)]
 pub enum Output {

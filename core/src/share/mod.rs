@@ -59,7 +59,7 @@ use crate::index::codec::PeerTable;
 use crate::index::knowledge::Resume;
 use crate::index::record::Record;
 use crate::io::store::{Row, Space, StoreDone, StoreError, Write};
-use crate::io::{Completion, DiskDone, DiskError, DiskOp};
+use crate::io::{Completion, DiskDone, DiskError, DiskOp, Noticed};
 use crate::rng::Rng;
 use crate::share::archive_space::ArchiveSpace;
 use crate::share::archived::{LateWrites, Taken};
@@ -657,11 +657,11 @@ impl Share {
     }
 
     /// A hint from the watcher.
-    pub fn handle_fs_event(&mut self, now: Now, path: &RelPath, new_dir: bool) {
-        if new_dir {
-            self.survey.hint_new_dir(path.clone(), now);
-        } else {
-            self.survey.hint(path.clone(), now);
+    pub fn handle_fs_event(&mut self, now: Now, path: &RelPath, seen: Noticed) {
+        match seen {
+            Noticed::Changed => self.survey.hint(path.clone(), now),
+            Noticed::Done => self.survey.hint_done(path.clone(), now),
+            Noticed::NewDir => self.survey.hint_new_dir(path.clone(), now),
         }
     }
 }

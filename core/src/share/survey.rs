@@ -41,6 +41,10 @@ use crate::time::{Instant, Now, WallTime};
 
 /// A path is looked at once it was quiet for this long,
 const QUIET: Duration = Duration::from_millis(100);
+/// or for this long, if whoever changed it is done with it, and nothing was looked at for a while before: what changes
+/// now and then is followed at once, what changes all the time in groups.
+const QUIET_DONE: Duration = Duration::from_millis(20);
+const WHILE: Duration = Duration::from_secs(1);
 /// or, while it keeps changing, after this long.
 const RESTLESS: Duration = Duration::from_secs(10);
 /// A path that is gone may turn up elsewhere for this long before its end is told.
@@ -86,6 +90,14 @@ pub enum GoneMode {
 struct Hint {
     first: Instant,
     last: Instant,
+    /// For how long it is to be quiet.
+    quiet: Duration,
+}
+
+impl Hint {
+    fn ripe_at(&self) -> Instant {
+        self.last.plus(self.quiet).min(self.first.plus(RESTLESS))
+    }
 }
 
 /// A path whose content is to be read.
@@ -301,13 +313,23 @@ impl Survey {
 
     /// Something may have changed at a path.
     pub fn hint(&mut self, path: RelPath, now: Now) {
+        self.hint_quiet(path, QUIET, now);
+    }
+
+    /// Somebody changed a path and is done with it.
+    pub fn hint_done(&mut self, path: RelPath, now: Now) {
+        let looked = self.began.plus(WHILE) > now.mono;
+        self.hint_quiet(path, if looked { QUIET } else { QUIET_DONE }, now);
+    }
+
+    fn hint_quiet(&mut self, path: RelPath, quiet: Duration, now: Now) {
         if path.is_root() || self.hints.len() >= HINTS_MAX {
             self.hints.clear();
             self.full_due = true;
             return;
         }
-        let hint = self.hints.entry(path).or_insert(Hint { first: now.mono, last: now.mono });
-        hint.last = now.mono;
+        let hint = self.hints.entry(path).or_insert(Hint { first: now.mono, last: now.mono, quiet });
+        (hint.last, hint.quiet) = (now.mono, quiet);
     }
 
     /// A directory came, and what lies in it was neither watched nor listed: its row may be of one that was there
@@ -401,7 +423,7 @@ impl Survey {
         if self.full_due {
             return Some(Instant(0));
         }
-        let hint = self.hints.values().map(|hint| hint.last.plus(QUIET).min(hint.first.plus(RESTLESS))).min();
+        let hint = self.hints.values().map(Hint::ripe_at).min();
         let missing = self.missing.values().map(|(since, _)| self.gone_from(*since)).min();
         [hint, missing, self.rescan_at, self.young_at, self.retries.next_at()].into_iter().flatten().min()
     }
@@ -481,13 +503,11 @@ impl Survey {
             self.step = Step::Gather;
             return;
         }
-        let due = |since: Instant, wait: Duration| since.plus(wait) <= now.mono;
-        let restless = |hint: &Hint| due(hint.first, RESTLESS);
         let mut hinted: BTreeSet<RelPath> = BTreeSet::new();
         // With the first that is ripe go those that soon will be: the two ends of a move are judged together.
-        if self.hints.values().any(|hint| due(hint.last, QUIET) || restless(hint)) {
+        if self.hints.values().any(|hint| hint.ripe_at() <= now.mono) {
             self.hints.retain(|path, hint| {
-                let ripe = due(hint.last, QUIET / 2) || restless(hint);
+                let ripe = Hint { quiet: hint.quiet / 2, ..*hint }.ripe_at() <= now.mono;
                 if ripe {
                     hinted.insert(path.clone());
                 }

@@ -142,6 +142,9 @@ pub struct Work {
     wanted: BTreeMap<Uuid, u64>,
     /// What downloads copy from, by their numbers.
     sources: BTreeMap<u64, RelPath>,
+    /// Paths whose content has just come for another path, by that one: planned once the database knows of it, so that
+    /// they are copied and not fetched.
+    followers: BTreeMap<RelPath, Vec<RelPath>>,
     next_id: u64,
     next_temp: u64,
     intents_base: u64,
@@ -202,6 +205,7 @@ impl Work {
             wants: BTreeMap::new(),
             wanted: BTreeMap::new(),
             sources: BTreeMap::new(),
+            followers: BTreeMap::new(),
             next_id: 0,
             // The fetcher counts up from its own base; this half of the numbers is never reached by it.
             next_temp: temp_base ^ (1 << 63),
@@ -287,6 +291,9 @@ impl Work {
 
     fn free(&mut self, path: &RelPath) {
         self.freed += u64::from(self.busy.remove(path));
+        for path in self.followers.remove(path).unwrap_or_default() {
+            self.finished.push(Finished { path, outcome: Outcome::Failed });
+        }
     }
 
     /// Whether nothing is under way.
@@ -489,11 +496,14 @@ impl Work {
 
     /// Takes finished downloads over.
     fn take_fetched(&mut self, now: Now) {
+        // The last path whose content came: of all that wanted the same, it is told of first.
+        let mut first: Option<(Sha256, RelPath)> = None;
         while let Some(fetched) = self.fetcher.poll_done() {
             let Some((path, version, replaces)) = self.take_want(fetched.id) else { continue };
             match fetched.result {
-                Ok((temp, _)) => {
+                Ok((temp, staged)) => {
                     self.ready_since.get_or_insert(now.mono);
+                    first = Some((staged.sha256, path.clone()));
                     self.ready.push(Ready { path, version, temp, replaces, retried: false });
                 }
                 Err(error) => {
@@ -503,8 +513,13 @@ impl Work {
                         FetchError::NotAvailable => Trouble::NotAvailable,
                         FetchError::Impossible => Trouble::WrongContent,
                         FetchError::Again => {
-                            // The same content has just come for another path: now it is at hand.
-                            self.finished.push(Finished { path, outcome: Outcome::Failed });
+                            let sha256 = version.sha256();
+                            match &first {
+                                Some((sha, first)) if sha256 == Some(*sha) => {
+                                    self.followers.entry(first.clone()).or_default().push(path);
+                                }
+                                _ => self.finished.push(Finished { path, outcome: Outcome::Failed }),
+                            }
                             continue;
                         }
                     };

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clearskies_core::files::path::RelPath;
 use clearskies_core::ids::RootId;
+use clearskies_core::io::Noticed;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{Mode, OFlags};
@@ -26,8 +27,8 @@ pub enum WatchEvent {
         root: RootId,
         /// The path.
         path: RelPath,
-        /// Whether a directory came there in which nothing was watched before.
-        new_dir: bool,
+        /// What was seen there.
+        seen: Noticed,
     },
     /// In this directory a name came or went that cannot be synced; the name as people can read it.
     Unusable {
@@ -405,7 +406,7 @@ impl Inotify {
     ) {
         let Some(dir) = table.path(at) else { return };
         let Some(name) = name else {
-            sink(WatchEvent::Hint { root, path: dir, new_dir: false });
+            sink(WatchEvent::Hint { root, path: dir, seen: Noticed::Changed });
             return;
         };
         let Some((name, path)) = name.to_str().ok().and_then(|name| Some((name, dir.join(name)?))) else {
@@ -417,17 +418,20 @@ impl Inotify {
             }
             return;
         };
-        let mut new_dir = false;
+        let done = ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
+        let mut seen = if what.intersects(done) { Noticed::Done } else { Noticed::Changed };
         if what.contains(ReadFlags::ISDIR) {
             if what.contains(ReadFlags::MOVED_FROM) {
                 if let Some(child) = table.child(at, name) {
                     table.forget(child);
                 }
-            } else if what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
-                new_dir = self.appeared(table, at, name);
+            } else if what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO)
+                && self.appeared(table, at, name)
+            {
+                seen = Noticed::NewDir;
             }
         }
-        sink(WatchEvent::Hint { root, path, new_dir });
+        sink(WatchEvent::Hint { root, path, seen });
     }
 }
 

@@ -355,7 +355,7 @@ impl Driver {
         let now = self.clock.now();
         let (engine, events) = (&mut self.engine, &mut self.events);
         watch.poll(&mut |event| match event {
-            WatchEvent::Hint { root, path, new_dir } => engine.handle_fs_event(now, root, &path, new_dir),
+            WatchEvent::Hint { root, path, seen } => engine.handle_fs_event(now, root, &path, seen),
             WatchEvent::Unusable { root, dir, name, there } => {
                 engine.handle_fs_unusable(root, dir, &name, there);
             }

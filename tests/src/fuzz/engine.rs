@@ -12,7 +12,7 @@ use clearskies_core::engine::command::{Command, Reply};
 use clearskies_core::files::path::RelPath;
 use clearskies_core::ids::ConnId;
 use clearskies_core::io::disk::Kind;
-use clearskies_core::io::{DiskError, StoreError};
+use clearskies_core::io::{DiskError, Noticed, StoreError};
 use clearskies_core::time::Now;
 
 use super::choices::Choices;
@@ -301,7 +301,7 @@ impl<'a> Run<'a> {
             61 => {
                 let path = RelPath::new(choices.pick::<&str>(&PATHS)).expect("a path");
                 for root in self.host.disk.open_roots() {
-                    self.host.engine.handle_fs_event(self.host.now, root, &path, false);
+                    self.host.engine.handle_fs_event(self.host.now, root, &path, Noticed::Changed);
                 }
             }
             62 => self.host.disk.overflow(),

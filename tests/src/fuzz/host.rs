@@ -213,8 +213,7 @@ impl Host {
     pub fn hints(&mut self) {
         for hint in self.disk.take_hints() {
             match &hint {
-                Hint::Changed(root, path) => self.engine.handle_fs_event(self.now, *root, path, false),
-                Hint::NewDir(root, path) => self.engine.handle_fs_event(self.now, *root, path, true),
+                Hint::Seen(root, path, seen) => self.engine.handle_fs_event(self.now, *root, path, *seen),
                 Hint::Overflow(root) => self.engine.handle_fs_overflow(self.now, *root),
             }
         }

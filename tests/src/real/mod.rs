@@ -107,6 +107,7 @@ const ELSEWHERE: &[Verb] = &[
     Verb::Power,
     Verb::StoreFails,
     Verb::Hints,
+    Verb::Closes,
     Verb::Wrong,
     Verb::Unplug,
     Verb::Plug,

@@ -112,6 +112,8 @@ verbs! {
     Full "full" "nc",
     /// So many hints of the watchers in a thousand are lost, and as many late, and as many doubled.
     Hints "hints" "c",
+    /// Of what changes at a path so many in a thousand tell that whoever changed it is done with it.
+    Closes "closes" "c",
     /// The watcher names a path where nothing happened.
     Wrong "wrong" "np",
     /// The volume with the folder is pulled out.

@@ -1,6 +1,6 @@
 //! The simulated disk as a bench.
 
-use clearskies_core::io::{DiskDone, DiskError, DiskOp};
+use clearskies_core::io::{DiskDone, DiskError, DiskOp, Noticed};
 use clearskies_tests::sim::SimDisk;
 use clearskies_tests::sim::fs::{Body, Fs};
 use clearskies_tests::sim::users::Item;
@@ -120,8 +120,8 @@ fn changes_are_heard_where_somebody_watches() {
     sim.run(open).unwrap();
     sim.mkdir("sub");
     sim.write("sub/unheard", b"1");
-    let heard = |path: &str| Hint::Changed(RootId(1), RelPath::new(path).unwrap());
-    assert_eq!(sim.disk.take_hints(), [Hint::NewDir(RootId(1), RelPath::new("sub").unwrap())]);
+    let heard = |path: &str| Hint::Seen(RootId(1), RelPath::new(path).unwrap(), Noticed::Changed);
+    assert_eq!(sim.disk.take_hints(), [Hint::Seen(RootId(1), RelPath::new("sub").unwrap(), Noticed::NewDir)]);
     sim.run(DiskOp::Walk { root: RootId(1), walk: 1, dir: RelPath::root(), limit: 100 }).unwrap();
     sim.write("sub/heard", b"1");
     assert_eq!(sim.disk.take_hints(), [heard("sub/heard")]);

@@ -109,3 +109,63 @@ impl Survey {
         self.step = Step::Gather;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::engine::outbox::Outbox;
+    use crate::files::fixture::path;
+    use crate::ids::RootId;
+    use crate::share::survey::{QUIET, QUIET_DONE, WHILE};
+    use crate::time::{Instant, WallTime};
+
+    fn now(at: Duration) -> Now {
+        Now { mono: Instant(0).plus(at), wall: WallTime(0) }
+    }
+
+    fn survey() -> Survey {
+        let mut survey = Survey::new(RootId(1));
+        survey.full_due = false;
+        survey
+    }
+
+    /// When it wants to look, counted from a hint.
+    fn wait(survey: &Survey, since: Now) -> Duration {
+        survey.poll_timeout().unwrap().since(since.mono)
+    }
+
+    #[test]
+    fn what_is_done_is_looked_at_soon_unless_something_else_just_was() {
+        let mut survey = survey();
+        let first = now(2 * WHILE);
+        survey.hint(path("a"), first);
+        assert_eq!(wait(&survey, first), QUIET);
+        survey.hint_done(path("a"), first);
+        assert_eq!(wait(&survey, first), QUIET_DONE);
+        // It goes on.
+        survey.hint(path("a"), first);
+        assert_eq!(wait(&survey, first), QUIET);
+        survey.hint_done(path("a"), first);
+        let looked = now(2 * WHILE + QUIET_DONE);
+        survey.pump(looked, true, &Default::default(), 0, &mut Outbox::default());
+        assert!(survey.hints.is_empty());
+        survey.step = Step::Rest;
+        for (after, quiet) in [(WHILE - Duration::from_nanos(1), QUIET), (WHILE, QUIET_DONE)] {
+            let again = now(2 * WHILE + QUIET_DONE + after);
+            survey.hint_done(path("b"), again);
+            assert_eq!(wait(&survey, again), quiet);
+        }
+    }
+
+    #[test]
+    fn both_ends_of_a_move_are_looked_at_together() {
+        let mut survey = survey();
+        survey.hint_done(path("from"), now(2 * WHILE));
+        survey.hint_done(path("to"), now(2 * WHILE + QUIET_DONE / 2));
+        survey.hint(path("other"), now(2 * WHILE));
+        survey.pump(now(2 * WHILE + QUIET_DONE), true, &Default::default(), 0, &mut Outbox::default());
+        assert_eq!(survey.hinted, [path("from"), path("to")]);
+    }
+}

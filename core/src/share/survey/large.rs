@@ -178,7 +178,7 @@ impl Survey {
                 // It was quiet for as long as it was read.
                 let quiet = u64::try_from(QUIET.as_nanos()).unwrap_or(u64::MAX);
                 let last = Instant(now.mono.0.saturating_sub(quiet));
-                self.hints.entry(path).or_insert(Hint { first: last, last });
+                self.hints.entry(path).or_insert(Hint { first: last, last, quiet: QUIET });
             }
         }
     }

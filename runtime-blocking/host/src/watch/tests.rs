@@ -7,6 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use clearskies_core::ids::Token;
+use clearskies_core::io::Noticed;
 use clearskies_core::io::disk::{DiskDone, DiskOp};
 
 use super::*;
@@ -36,11 +37,11 @@ fn add(watcher: &Inotify, root: RootId, top: &Path, rel: &str) {
     }
 }
 
-/// What was hinted at since, and whether a directory came there that nobody had watched.
-fn heard(watcher: &Inotify) -> Vec<(u32, String, bool)> {
+/// What was hinted at since, and what was seen there.
+fn heard(watcher: &Inotify) -> Vec<(u32, String, Noticed)> {
     let mut seen = Vec::new();
     watcher.poll(&mut |event| match event {
-        WatchEvent::Hint { root, path, new_dir } => seen.push((root.0, path.as_str().to_owned(), new_dir)),
+        WatchEvent::Hint { root, path, seen: what } => seen.push((root.0, path.as_str().to_owned(), what)),
         other => panic!("{other:?}"),
     });
     seen
@@ -86,6 +87,22 @@ fn tells_of_changes_at_any_depth() {
 }
 
 #[test]
+fn says_when_whoever_changes_a_file_is_done_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let watcher = Inotify::new().unwrap();
+    add(&watcher, ROOT, dir.path(), "");
+    let last = || heard(&watcher).pop().map(|(_, path, seen)| (path, seen));
+    let mut file = std::fs::File::create(dir.path().join("a")).unwrap();
+    std::io::Write::write_all(&mut file, b"half of it").unwrap();
+    assert_eq!(last(), Some(("a".to_owned(), Noticed::Changed)));
+    drop(file);
+    assert_eq!(last(), Some(("a".to_owned(), Noticed::Done)));
+    std::fs::rename(dir.path().join("a"), dir.path().join("b")).unwrap();
+    let moved: Vec<_> = heard(&watcher).into_iter().map(|(_, path, seen)| (path, seen)).collect();
+    assert_eq!(moved, [("a".to_owned(), Noticed::Done), ("b".to_owned(), Noticed::Done)]);
+}
+
+#[test]
 fn a_moved_directory_takes_its_watches_along() {
     let dir = tempfile::tempdir().unwrap();
     let top = dir.path();
@@ -127,7 +144,11 @@ fn a_moved_directory_takes_its_watches_along() {
 
 /// The paths at which directories came that nobody had watched.
 fn new_dirs(watcher: &Inotify) -> Vec<String> {
-    heard(watcher).into_iter().filter(|(.., new_dir)| *new_dir).map(|(_, path, _)| path).collect()
+    heard(watcher)
+        .into_iter()
+        .filter(|(.., seen)| *seen == Noticed::NewDir)
+        .map(|(_, path, _)| path)
+        .collect()
 }
 
 #[test]

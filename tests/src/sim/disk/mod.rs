@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clearskies_core::files::path::RelPath;
 use clearskies_core::ids::{RootId, TempId};
+use clearskies_core::io::Noticed;
 use clearskies_core::io::disk::{Bytes, DiskDone, DiskError, DiskOp, Kind, MODE_BITS, Staged, Stamp};
 use clearskies_host::delta::{self, Piece};
 
@@ -31,10 +32,8 @@ const PRIVATE: &[u8] = b".clearskies";
 /// A hint of the watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// Something at or beneath this path may have changed.
-    Changed(RootId, RelPath),
-    /// A directory came there in which nothing was watched before.
-    NewDir(RootId, RelPath),
+    /// What was seen at this path.
+    Seen(RootId, RelPath, Noticed),
     /// Hints of this root were lost.
     Overflow(RootId),
 }

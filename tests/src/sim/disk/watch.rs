@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use clearskies_core::files::path::RelPath;
 use clearskies_core::ids::RootId;
+use clearskies_core::io::Noticed;
 
 use super::super::fs::{Body, Fs};
 use super::{Hint, PRIVATE};
@@ -188,7 +189,7 @@ impl Watches {
             return None;
         }
         let Some(path) = std::str::from_utf8(name).ok().and_then(|name| dir.join(name)) else {
-            return Some(Hint::Changed(root, dir));
+            return Some(Hint::Seen(root, dir, Noticed::Changed));
         };
         match sign {
             Sign::Changed => {}
@@ -198,11 +199,11 @@ impl Watches {
                 let inode = fs.resolve(folder, &path).ok();
                 let inode = inode.filter(|inode| matches!(fs.node(*inode).body, Body::Dir(_)));
                 if inode.is_none_or(|inode| self.insert(inode, &path)) {
-                    return Some(Hint::NewDir(root, path));
+                    return Some(Hint::Seen(root, path, Noticed::NewDir));
                 }
             }
         }
-        Some(Hint::Changed(root, path))
+        Some(Hint::Seen(root, path, Noticed::Changed))
     }
 }
 
@@ -218,8 +219,8 @@ mod tests {
         hints
             .into_iter()
             .map(|hint| match hint {
-                Hint::Changed(_, path) => path.as_str().to_owned(),
-                Hint::NewDir(_, path) => format!("new {}", path.as_str()),
+                Hint::Seen(_, path, Noticed::NewDir) => format!("new {}", path.as_str()),
+                Hint::Seen(_, path, _) => path.as_str().to_owned(),
                 Hint::Overflow(_) => "overflow".to_owned(),
             })
             .collect()

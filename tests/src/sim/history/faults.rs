@@ -7,7 +7,7 @@ use std::time::Duration;
 use clearskies_core::club::level::Level;
 use clearskies_core::engine::command::{Command, Existing, Reply};
 use clearskies_core::files::path::RelPath;
-use clearskies_core::io::StoreError;
+use clearskies_core::io::{Noticed, StoreError};
 
 use super::super::disk::Hint;
 use super::super::net::Conditions;
@@ -89,11 +89,14 @@ impl History {
                 self.world.hints_lost_per_mille = per_mille;
                 self.world.hints_strange_per_mille = per_mille;
             }
+            Verb::Closes => self.world.hints_done_per_mille = u32::try_from(step.number).unwrap_or(1000),
             Verb::Wrong => {
                 if let Some(path) = self.typed(node, &step.path).and_then(|path| RelPath::new(&path)) {
                     self.world.node(node).disk(|disk, _| {
                         let roots = disk.open_roots();
-                        roots.into_iter().for_each(|root| disk.hint(Hint::Changed(root, path.clone())));
+                        roots
+                            .into_iter()
+                            .for_each(|root| disk.hint(Hint::Seen(root, path.clone(), Noticed::Changed)));
                     });
                 }
             }

@@ -91,6 +91,8 @@ pub struct World {
     pub trace: Trace,
     /// How many hints of the watcher in a thousand are lost; an overflow is told in their place.
     pub hints_lost_per_mille: u32,
+    /// Of hints that something changed, so many say that whoever changed it is done with it.
+    pub hints_done_per_mille: u32,
     /// How many in a thousand come up to `HINT_LATE_MAX` late, and how many come twice.
     pub hints_strange_per_mille: u32,
     /// Kills an engine at one of its outputs.
@@ -139,6 +141,7 @@ impl World {
             net,
             trace: Trace::default(),
             hints_lost_per_mille: 0,
+            hints_done_per_mille: 0,
             hints_strange_per_mille: 0,
             ambush: None,
             calls: |_| {},
@@ -284,8 +287,7 @@ impl World {
                 self.note(format_args!("n{node} hint {hint:?}"));
                 let now = self.now_at(node);
                 self.with(node, |engine| match &hint {
-                    Hint::Changed(root, path) => engine.handle_fs_event(now, *root, path, false),
-                    Hint::NewDir(root, path) => engine.handle_fs_event(now, *root, path, true),
+                    Hint::Seen(root, path, seen) => engine.handle_fs_event(now, *root, path, *seen),
                     Hint::Overflow(root) => engine.handle_fs_overflow(now, *root),
                 });
             }

@@ -3,10 +3,10 @@
 use clearskies_core::engine::Engine;
 use clearskies_core::engine::event::Event;
 use clearskies_core::io::disk::DiskOp;
-use clearskies_core::io::{Output, StoreOp};
+use clearskies_core::io::{Noticed, Output, StoreOp};
 use clearskies_core::time::Instant;
 
-use super::super::disk::{carried_bytes, op_name, root_of, temp_of};
+use super::super::disk::{Hint, carried_bytes, op_name, root_of, temp_of};
 use super::super::net::Cargo;
 use super::{Due, HINT_LATE_MAX, Moment, World};
 
@@ -158,7 +158,13 @@ impl World {
         let node = &mut self.nodes[index];
         node.polled = None;
         let (run, rng, lost) = (node.run, &mut self.rng, self.hints_lost_per_mille);
-        for hint in node.disk.poll_hints(|| rng.per_mille(lost)) {
+        for mut hint in node.disk.poll_hints(|| rng.per_mille(lost)) {
+            if let Hint::Seen(_, _, seen @ Noticed::Changed) = &mut hint
+                && self.hints_done_per_mille > 0
+                && self.rng.per_mille(self.hints_done_per_mille)
+            {
+                *seen = Noticed::Done;
+            }
             let mut at = self.now;
             if self.hints_strange_per_mille > 0 {
                 if self.rng.per_mille(self.hints_strange_per_mille) {
