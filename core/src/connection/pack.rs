@@ -147,7 +147,7 @@ impl Packer {
         }
     }
 
-    /// Something is about to be sent. After a pause it is something else: what did not shrink before says nothing of it.
+    /// Something is about to be sent. After a pause what did not shrink before says nothing of it.
     pub(super) fn sends(&mut self, now: Instant) {
         if self.pace.sends(now) {
             (self.misses, self.unseen) = (0, 0);
