@@ -267,8 +267,8 @@ fn the_same_seed_gives_the_same_log() {
     assert_eq!(history(19), history(19));
 }
 
-/// A text goes compressed where the line is slow and both sides speak it, and as it is where one does not or the line
-/// is fast; "always" is always.
+/// A text goes compressed where the line is slow and both sides speak it, and as it is where one does not, or most of it
+/// where the line is fast; "always" is always.
 #[test]
 fn what_a_line_carries_of_a_text() {
     let words: Vec<u8> = (0..400_000u32).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
@@ -301,6 +301,8 @@ fn what_a_line_carries_of_a_text() {
         assert_eq!(world.nodes[1].disk.read_file(&at("words")), Some(words.clone()));
         let sent = (world.net.bytes_sent - before) as usize;
         assert_eq!(sent < words.len() * 2 / 3, less, "{sender} to {receiver}: {sent} of {}", words.len());
-        assert!(less || sent > words.len(), "{sender} to {receiver}: {sent} of {}", words.len());
+        // A little is deflated on any line where both sides speak it.
+        let spare = if sender == "auto" && receiver == "auto" { 2 << 20 } else { 0 };
+        assert!(less || sent + spare > words.len(), "{sender} to {receiver}: {sent} of {}", words.len());
     }
 }
