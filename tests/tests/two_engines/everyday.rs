@@ -267,8 +267,8 @@ fn the_same_seed_gives_the_same_log() {
     assert_eq!(history(19), history(19));
 }
 
-/// A text goes compressed where the line is slow and both sides speak it, and as it is where one does not, or most of it
-/// where the line is fast; "always" is always.
+/// A text goes compressed where the line is slow and both sides speak it; as it is where one does not, and most of it
+/// where the line is fast. "always" is always.
 #[test]
 fn what_a_line_carries_of_a_text() {
     let words: Vec<u8> = (0..400_000u32).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
