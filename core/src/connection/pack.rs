@@ -77,10 +77,11 @@ impl Pace {
 
     /// Something is about to be sent. Returns whether nothing was for a second.
     fn sends(&mut self, now: Instant) -> bool {
-        let passed = self.spare_at.replace(now).map_or(1_000_000_000, |since| now.since(since).as_nanos());
-        let gained = passed.min(1_000_000_000) * u128::from(SPARE_BYTES_PER_SECOND) / 1_000_000_000;
+        let second = Duration::from_secs(1);
+        let passed = self.spare_at.replace(now).map_or(second, |since| now.since(since).min(second));
+        let gained = u128::from(SPARE_BYTES_PER_SECOND) * passed.as_nanos() / second.as_nanos();
         self.spare = SPARE_BYTES_PER_SECOND.min(self.spare + u64::try_from(gained).unwrap_or(0));
-        passed >= 1_000_000_000
+        passed == second
     }
 
     /// The socket takes nothing more for now.
@@ -110,8 +111,10 @@ impl Pace {
         }
     }
 
-    fn pays(&self) -> bool {
-        self.deflating == Deflating::Always || self.credit > 0 || self.spare > 0
+    /// Whether so many bytes are to be deflated. What is spare has to cover all of them: something is gained each time
+    /// that anything is sent, and on a fast link that is thousands of times a second.
+    fn pays(&self, length: usize) -> bool {
+        self.deflating == Deflating::Always || self.credit > 0 || self.spare >= length as u64
     }
 }
 
@@ -215,7 +218,7 @@ impl Packer {
     where
         P: Iterator<Item = &'a [u8]> + Clone,
     {
-        if !self.pace.pays() {
+        if !self.pace.pays(length) {
             self.deflater = None;
             return false;
         }

@@ -24,13 +24,13 @@ fn judged(bytes: usize, ms: u64) -> Pace {
 #[test]
 fn a_link_is_judged_by_what_it_takes_while_it_is_full() {
     let second = SLOW_BYTES_PER_SECOND as usize;
-    assert!(judged(second / 20 - 1, 50).pays());
-    assert!(!judged(second.div_ceil(20), 50).pays());
+    assert!(judged(second / 20 - 1, 50).pays(STORED_MAX));
+    assert!(!judged(second.div_ceil(20), 50).pays(STORED_MAX));
     // Too short to tell.
-    assert!(!judged(1000, 49).pays());
-    assert!(judged(0, 3_600_000).pays());
-    assert!(!judged(usize::MAX, 3_600_000).pays());
-    assert!(Pace::new(Deflating::Always).pays());
+    assert!(!judged(1000, 49).pays(STORED_MAX));
+    assert!(judged(0, 3_600_000).pays(STORED_MAX));
+    assert!(!judged(usize::MAX, 3_600_000).pays(STORED_MAX));
+    assert!(Pace::new(Deflating::Always).pays(STORED_MAX));
 }
 
 #[test]
@@ -41,11 +41,11 @@ fn what_is_not_waited_for_is_no_sign_of_a_slow_link() {
         pace.took(at(10), 1000, true);
         pace.took(at(10 + gap), 1000, false);
         pace.full(at(200));
-        assert_eq!(pace.pays(), pays);
+        assert_eq!(pace.pays(STORED_MAX), pays);
         // It is watched from then on, whatever there was before.
         pace.took(at(200), 1000, false);
         pace.full(at(260));
-        assert!(pace.pays());
+        assert!(pace.pays(STORED_MAX));
     }
 }
 
@@ -142,10 +142,10 @@ fn any_link_is_given_a_little_deflated_each_second() {
         packer.sends(at(ms));
         round_trip(&mut packer, &text).1
     };
-    let second = SPARE_BYTES_PER_SECOND.div_ceil(STORED_MAX as u64) as usize;
+    let second = SPARE_BYTES_PER_SECOND as usize / STORED_MAX;
     assert_eq!(at_ms(5000), second);
     assert_eq!(at_ms(5000), 0);
-    assert_eq!(at_ms(5500), second / 2 + 1);
+    assert_eq!(at_ms(5500), second / 2);
     // What was not used up does not add up.
     assert_eq!(at_ms(60_000), second);
     assert_eq!(at_ms(61_000), second);
@@ -157,6 +157,19 @@ fn any_link_is_given_a_little_deflated_each_second() {
     assert!(packer.unseen > 0);
     packer.sends(at(71_999));
     assert_eq!(round_trip(&mut packer, &text[..STORED_MAX]).1, 1);
+}
+
+#[test]
+fn sending_often_deflates_no_more() {
+    let text = b"0123456789 and words ".repeat(STORED_MAX / 21 + 1);
+    let mut packer = Packer::new(Deflating::OnSlowLinks, 0);
+    let mut deflated = 0;
+    for ms in 5000..6000 {
+        packer.sends(at(ms));
+        deflated += round_trip(&mut packer, &text[..STORED_MAX]).1;
+    }
+    // What there was at first, and what came in a second.
+    assert!(deflated <= 2 * SPARE_BYTES_PER_SECOND as usize / STORED_MAX, "{deflated}");
 }
 
 #[test]
