@@ -360,19 +360,13 @@ fn deletes_that_sync_made_are_not_held_and_hold_nothing() {
 fn a_held_path_counts_once_however_often_it_is_looked_at() {
     let mut world = joined(2);
     folders(&mut world, 2, 60);
-    let path = |name: &str| RelPath::new(name).unwrap();
     world.node(0).remove(&at("d0"));
     world.run_for(20 * SECOND);
     assert_eq!(held(&mut world, 0)[0].count, 61);
     for _ in 0..5 {
         for file in 0..60 {
-            let (dir, file) = (path("d0"), path(&format!("d0/f{file}")));
-            world.node(0).disk(|disk, _| {
-                for root in disk.open_roots() {
-                    disk.hint(clearskies_tests::sim::disk::Hint::Seen(root, file.clone(), Noticed::Changed));
-                    disk.hint(clearskies_tests::sim::disk::Hint::Seen(root, dir.clone(), Noticed::Changed));
-                }
-            });
+            hint(&mut world, 0, &format!("d0/f{file}"));
+            hint(&mut world, 0, "d0");
         }
         world.run_for(10 * SECOND);
     }

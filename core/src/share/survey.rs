@@ -41,9 +41,9 @@ use crate::time::{Instant, Now, WallTime};
 
 /// A path is looked at once it was quiet for this long,
 const QUIET: Duration = Duration::from_millis(100);
-/// or for this long, if whoever changed it is done with it, and nothing was looked at for a while before: what changes
-/// now and then is followed at once, what changes all the time in groups.
+/// or, if whoever changed it is done with it, for this long,
 const QUIET_DONE: Duration = Duration::from_millis(20);
+/// where no look began for so long: what changes now and then is followed at once, what changes all the time in groups;
 const WHILE: Duration = Duration::from_secs(1);
 /// or, while it keeps changing, after this long.
 const RESTLESS: Duration = Duration::from_secs(10);

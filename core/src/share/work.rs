@@ -496,14 +496,11 @@ impl Work {
 
     /// Takes finished downloads over.
     fn take_fetched(&mut self, now: Now) {
-        // The last path whose content came: of all that wanted the same, it is told of first.
-        let mut first: Option<(Sha256, RelPath)> = None;
         while let Some(fetched) = self.fetcher.poll_done() {
             let Some((path, version, replaces)) = self.take_want(fetched.id) else { continue };
             match fetched.result {
-                Ok((temp, staged)) => {
+                Ok((temp, _)) => {
                     self.ready_since.get_or_insert(now.mono);
-                    first = Some((staged.sha256, path.clone()));
                     self.ready.push(Ready { path, version, temp, replaces, retried: false });
                 }
                 Err(error) => {
@@ -513,10 +510,10 @@ impl Work {
                         FetchError::NotAvailable => Trouble::NotAvailable,
                         FetchError::Impossible => Trouble::WrongContent,
                         FetchError::Again => {
-                            let sha256 = version.sha256();
-                            match &first {
-                                Some((sha, first)) if sha256 == Some(*sha) => {
-                                    self.followers.entry(first.clone()).or_default().push(path);
+                            // The one that it came for is told of just before.
+                            match self.ready.last() {
+                                Some(first) if first.version.sha256() == version.sha256() => {
+                                    self.followers.entry(first.path.clone()).or_default().push(path);
                                 }
                                 _ => self.finished.push(Finished { path, outcome: Outcome::Failed }),
                             }

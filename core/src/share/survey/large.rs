@@ -3,9 +3,10 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::contents::hashes;
-use super::{Ask, HASH_BYTES, HASH_PATHS, Hint, QUIET, Survey};
+use super::{Ask, HASH_BYTES, HASH_PATHS, Hint, Survey};
 use crate::engine::outbox::Outbox;
 use crate::files::local::Found;
 use crate::files::path::RelPath;
@@ -13,7 +14,7 @@ use crate::files::reconcile::stamp_matches;
 use crate::files::row::DiskState;
 use crate::io::disk::Kind;
 use crate::io::{DiskDone, DiskError, DiskOp};
-use crate::time::{Instant, Now, WallTime};
+use crate::time::{Now, WallTime};
 
 /// A larger file than this is not read within a pass,
 pub(super) const LARGE_BYTES: u64 = 64 << 20;
@@ -176,9 +177,8 @@ impl Survey {
             if let Some(entry) = self.large.entries.get_mut(&path) {
                 (entry.state, entry.old) = (State::Read(disk), false);
                 // It was quiet for as long as it was read.
-                let quiet = u64::try_from(QUIET.as_nanos()).unwrap_or(u64::MAX);
-                let last = Instant(now.mono.0.saturating_sub(quiet));
-                self.hints.entry(path).or_insert(Hint { first: last, last, quiet: QUIET });
+                let ripe = Hint { first: now.mono, last: now.mono, quiet: Duration::ZERO };
+                self.hints.entry(path).or_insert(ripe);
             }
         }
     }
