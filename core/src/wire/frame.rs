@@ -15,6 +15,9 @@ pub const LENGTH_MAX: u32 = 16_777_216;
 /// The longest piece in which a payload is handed out, and the longest chunk that is written, in bytes.
 pub const PIECE_MAX: usize = 1 << 20;
 
+/// Room is made for all of a piece once one of so many parts of it is there.
+const PARTS_AHEAD: usize = 16;
+
 /// Base64 characters of an Ed25519 signature.
 const SIGNATURE_CHARS: usize = 88;
 
@@ -46,7 +49,8 @@ pub struct Parser {
     body_max: u32,
     /// Whether bodies without a signature may be in CBOR.
     cbor: bool,
-    /// The body or piece of payload that is being gathered. Never holds more room than twice what has arrived.
+    /// The body or piece of payload that is being gathered. Holds at most twice the room of what has arrived, or what
+    /// is missing of a piece of which a part in [`PARTS_AHEAD`] is there.
     gathered: Vec<u8>,
 }
 
@@ -248,11 +252,14 @@ fn kind_of(prefix: u8) -> Result<Kind, Malformed> {
 }
 
 /// Moves up to `want` bytes from the front of `input` into `into`. Room is made for what is there, at most doubled for
-/// what may follow: a length that a peer merely announces reserves nothing.
+/// what may follow: a length that a peer merely announces reserves nothing. Once enough of a piece is there, room is
+/// made for all of it, as growing bit by bit touches twice the memory and copies each byte once more.
 fn gather(into: &mut Vec<u8>, input: &mut &[u8], want: usize) -> usize {
     let (taken, rest) = input.split_at(want.min(input.len()));
     if into.capacity() - into.len() < taken.len() {
-        into.reserve_exact(want.min(taken.len().max(into.len())));
+        let here = into.len() + taken.len();
+        let all = want <= PIECE_MAX && into.len() + want <= here.saturating_mul(PARTS_AHEAD);
+        into.reserve_exact(if all { want } else { want.min(taken.len().max(into.len())) });
     }
     into.extend_from_slice(taken);
     *input = rest;

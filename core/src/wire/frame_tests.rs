@@ -120,6 +120,24 @@ fn announced_lengths_reserve_nothing() {
 }
 
 #[test]
+fn room_for_all_of_a_piece_follows_a_part_of_it() {
+    let part = PIECE_MAX / PARTS_AHEAD;
+    for (head, length, have, ahead) in [
+        ("!2{}1048576\n", PIECE_MAX, part - 1, false),
+        ("!2{}1048576\n", PIECE_MAX, part, true),
+        ("m1048576", PIECE_MAX, part - 1, false),
+        ("m1048576", PIECE_MAX, part, true),
+        ("m1048577", PIECE_MAX + 1, PIECE_MAX / 2, false),
+    ] {
+        let bytes = [head.as_bytes(), b"{", &vec![b' '; have - 1]].concat();
+        let (mut parser, mut input) = (Parser::new(LENGTH_MAX), &bytes[..]);
+        while parser.next(&mut input).unwrap().is_some() {}
+        let room = parser.gathered.capacity();
+        assert!(if ahead { room == length } else { room <= 2 * have }, "{head} {have} {room}");
+    }
+}
+
+#[test]
 fn payloads_come_in_large_pieces() {
     for (length, pieces) in [(0, 1), (1, 1), (PIECE_MAX, 1), (PIECE_MAX + 1, 2), (3 * PIECE_MAX, 3)] {
         let mut bytes = b"!2{}".to_vec();
