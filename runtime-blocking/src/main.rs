@@ -15,5 +15,22 @@ fn main() -> ExitCode {
     // of a large transfer are given back and asked for again, which costs a fifth of its time.
     // SAFETY: no other thread runs yet, which is all that the function asks for.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 4) };
+    clearskies_host::store::at_rest(give_back);
     clearskies_blocking::cli::main()
+}
+
+/// Gives freed memory back: the allocator does so only while it is asked for more, so that what work freed last stays.
+fn give_back() {
+    // SAFETY: both functions may be called on any thread at any time.
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
+        #[cfg(target_env = "gnu")]
+        malloc_trim(0);
+    }
+}
+
+#[cfg(target_env = "gnu")]
+unsafe extern "C" {
+    /// glibc's, which SQLite takes its memory from.
+    fn malloc_trim(keep: usize) -> i32;
 }

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -36,19 +37,34 @@ const WAL_PAGES: u32 = 2000;
 /// Bytes of the log that are kept for use again after it was larger.
 const WAL_BYTES_KEPT: u32 = 16 * 1024 * 1024;
 
+/// Bytes of the log beyond which it is brought into the database when the store rests: what a few edits leave is not
+/// worth a second write.
+const WAL_BYTES_AT_REST: u32 = 1024 * 1024;
+
 /// Prepared statements that are kept: at most six for each of eight tables.
 const STATEMENTS_MAX: usize = 64;
+
+/// What gives freed memory back to the system, see [`at_rest`].
+static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
+
+/// Names what gives freed memory back to the system once a store rests: the allocator is the process's choice, and so is
+/// this. The first one named stays.
+pub fn at_rest(give_back: fn()) {
+    let _ = GIVE_BACK.set(give_back);
+}
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
     /// Memory for pages, in KiB.
     pub cache_kib: u32,
+    /// After so long without an operation a store on a thread of its own [rests](Store::rest).
+    pub rest_after: Duration,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        StoreOptions { cache_kib: 8 * 1024 }
+        StoreOptions { cache_kib: 8 * 1024, rest_after: Duration::from_secs(5) }
     }
 }
 
@@ -130,6 +146,9 @@ pub struct Store {
     unsynced_since: Option<Instant>,
     /// Whether the log holds keys that were deleted.
     wipe_log: bool,
+    rest_after: Duration,
+    /// When the last operation ended, unless the store rested since.
+    worked_at: Option<Instant>,
 }
 
 impl std::fmt::Debug for Store {
@@ -249,6 +268,8 @@ impl Store {
             wiping: false,
             unsynced_since: None,
             wipe_log: false,
+            rest_after: options.rest_after,
+            worked_at: None,
         })
     }
 
@@ -263,6 +284,31 @@ impl Store {
             }
             StoreOp::Commit { writes, durability } => self.commit(writes, *durability),
         }
+    }
+
+    /// When [`Store::rest`] is due; `None` if there is nothing to give back.
+    pub fn rest_due(&self) -> Option<Instant> {
+        self.worked_at.map(|at| at + self.rest_after)
+    }
+
+    /// Gives back what only work needs: the memory of the pages, and the room of a log beyond what is kept. Syncs,
+    /// as the log has to be in the database before it is cut.
+    ///
+    /// # Errors
+    /// Something could not be written; what was durable still is.
+    pub fn rest(&mut self) -> Result<(), StoreError> {
+        self.worked_at = None;
+        self.sync()?;
+        let log_bytes = std::fs::metadata(durable::beside(&self.path, "-wal")).map_or(0, |log| log.len());
+        if log_bytes > u64::from(WAL_BYTES_AT_REST) {
+            let done = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+            done.map_err(|e| map("bring the log into", &e))?;
+        }
+        let done = self.connection.execute_batch("PRAGMA shrink_memory");
+        if let Some(give_back) = GIVE_BACK.get() {
+            give_back();
+        }
+        done.map_err(|e| map("release memory of", &e))
     }
 
     fn load(&self, queries: &[Query]) -> rusqlite::Result<Vec<Vec<Row>>> {
@@ -529,12 +575,16 @@ impl Drop for StoreThread {
 
 fn run(mut store: Store, queue: &Receiver<(Token, StoreOp)>, done: &dyn Fn(Token, StoreResult)) {
     loop {
-        let first = match store.sync_due() {
+        let due = store.sync_due().into_iter().chain(store.rest_due()).min();
+        let first = match due {
             None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(due) => queue.recv_timeout(due.saturating_duration_since(Instant::now())),
         };
         match first {
-            Ok(first) => take(&mut store, first, queue, done),
+            Ok(first) => {
+                take(&mut store, first, queue, done);
+                store.worked_at = Some(Instant::now());
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -542,6 +592,9 @@ fn run(mut store: Store, queue: &Receiver<(Token, StoreOp)>, done: &dyn Fn(Token
         if store.sync_due().is_some_and(|due| due <= Instant::now()) && store.sync().is_err() {
             // Tried again, but not at once.
             store.unsynced_since = Some(Instant::now());
+        }
+        if store.rest_due().is_some_and(|due| due <= Instant::now()) && store.rest().is_err() {
+            log::warn!("the database's log stays as it is until the next pause");
         }
     }
     if let Err(error) = store.close() {

@@ -243,6 +243,50 @@ fn the_thread_answers_in_order_and_finishes_what_it_took() {
 
 /// Prints how long a usual commit and a usual load take.
 #[test]
+fn a_store_at_rest_keeps_no_long_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let log_bytes = || std::fs::metadata(durable::beside(&path, "-wal")).unwrap().len();
+    let mut store = Store::open(&path).unwrap();
+    let edit = commit(vec![put(Space::Path, b"edit", &[1; 1000])], Durability::Soon);
+    store.execute(&edit).unwrap();
+    let short = log_bytes();
+    store.rest().unwrap();
+    assert!(short > 0 && log_bytes() == short, "a short log is not written a second time");
+
+    let kib = |i: u16| put(Space::Path, &i.to_be_bytes(), &[7; 1024]);
+    store.execute(&commit((0..2000).map(kib).collect(), Durability::Soon)).unwrap();
+    assert!(log_bytes() > u64::from(WAL_BYTES_AT_REST));
+    store.rest().unwrap();
+    assert_eq!(log_bytes(), 0);
+    store.execute(&edit).unwrap();
+    store.sync_due().expect("what follows is synced in its turn");
+    store.sync().unwrap();
+    assert_eq!(get(&mut store, Space::Path, &1999u16.to_be_bytes()), Some(vec![7; 1024]));
+}
+
+#[test]
+fn the_thread_rests_once_nothing_is_asked_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let options = StoreOptions { rest_after: Duration::from_millis(50), ..StoreOptions::default() };
+    let store = Store::open_with(&path, options).unwrap();
+    assert_eq!(store.rest_due(), None, "nothing was asked yet");
+    let thread = StoreThread::spawn(store, |_, result| drop(result.unwrap())).unwrap();
+    let kib = |i: u16| put(Space::Path, &i.to_be_bytes(), &[7; 1024]);
+    thread.submit(Token(1), commit((0..2000).map(kib).collect(), Durability::Now)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // The log is long first, and short in the end.
+    while std::fs::metadata(&path).unwrap().len() < 2_000_000
+        || std::fs::metadata(durable::beside(&path, "-wal")).unwrap().len() > 0
+    {
+        assert!(Instant::now() < deadline, "it never rested");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    thread.shutdown();
+}
+
+#[test]
 #[ignore = "a measurement"]
 fn speed() {
     let dir = tempfile::tempdir().unwrap();
