@@ -63,6 +63,18 @@ fn replay(name: &str) {
 }
 
 #[test]
+fn the_script_knows_all_targets() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/run");
+    let script = std::fs::read_to_string(&script).expect("the script");
+    let listed = script.lines().find_map(|line| line.strip_prefix("targets=(")?.strip_suffix(')'));
+    let mut listed: Vec<&str> = listed.expect("a list of targets").split(' ').collect();
+    let mut known = TARGETS.map(|(name, _)| name);
+    listed.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(listed, known);
+}
+
+#[test]
 fn frames() {
     replay("frames");
 }

@@ -75,8 +75,9 @@ fn packed(bytes: &[u8], step: usize) {
             let at = step * 7919 % unit.len();
             changed[at] ^= 1;
             let (other, fault) = unpack(&changed, step);
-            // A length can announce more than came.
-            assert!(fault.is_some() || other == found || at < LENGTH_CHARS, "{at} of {unit:?}");
+            // A length can announce more than came, and built for fuzzing the library checks no sum.
+            let may_pass = at < LENGTH_CHARS || cfg!(fuzzing);
+            assert!(fault.is_some() || other == found || may_pass, "{at} of {unit:?}");
         }
     }
 }
