@@ -1,15 +1,16 @@
-//! Installs that a crash interrupts: what one run had just put on the disk is told from a user's edit by the next,
-//! and no later edit is ever taken for it.
+//! Installs, and folders being made, that a crash interrupts: what one run had just put on the disk is told from what a
+//! user did by the next, and no later edit is ever taken for it.
 
 use std::time::Duration;
 
 use clearskies_core::engine::command::Existing;
 use clearskies_tests::sim::World;
-use clearskies_tests::sim::share::{SHARE, attach, rest};
+use clearskies_tests::sim::share::{SHARE, attach, joined, names, rest};
+use clearskies_tests::sim::users::Item;
 
 const FILES: usize = 600;
 
-fn at(index: usize) -> String {
+fn file(index: usize) -> String {
     format!("{SHARE}/d{}/f{index}", index % 7)
 }
 
@@ -21,13 +22,13 @@ fn killed_while_installing(seed: u64) -> (World, usize) {
         world.node(0).mkdir(&format!("{SHARE}/d{dir}"));
     }
     for index in 0..FILES {
-        world.node(0).write(&at(index), format!("first {index}").as_bytes());
+        world.node(0).write(&file(index), format!("first {index}").as_bytes());
     }
     world.node(0).share(SHARE);
     world.run_for(Duration::from_secs(30));
     attach(&mut world, 1, Existing::Refuse);
     let there =
-        |world: &mut World| (0..FILES).filter(|index| world.node(1).read(&at(*index)).is_some()).count();
+        |world: &mut World| (0..FILES).filter(|index| world.node(1).read(&file(*index)).is_some()).count();
     while there(&mut world) == 0 {
         assert!(world.step(), "nothing is ever installed");
     }
@@ -57,29 +58,94 @@ fn after_that_run_the_same_content_again_is_the_users() {
     for seed in 0..6 {
         let (mut world, _) = killed_while_installing(seed);
         for index in 0..FILES {
-            world.node(1).save(&at(index), format!("second {index}").as_bytes());
+            world.node(1).save(&file(index), format!("second {index}").as_bytes());
         }
         rest(&mut world);
         for index in 0..FILES {
-            world.node(1).save(&at(index), format!("first {index}").as_bytes());
+            world.node(1).save(&file(index), format!("first {index}").as_bytes());
         }
         rest(&mut world);
         for index in 0..FILES {
             assert_eq!(
-                world.node(0).read(&at(index)),
+                world.node(0).read(&file(index)),
                 Some(format!("first {index}").into_bytes()),
                 "seed {seed}"
             );
         }
         for index in 0..40 {
-            world.node(1).remove(&at(index));
+            world.node(1).remove(&file(index));
         }
         rest(&mut world);
         assert_eq!(world.nodes[0].disk.tree(SHARE).len(), 7 + FILES - 40, "seed {seed}");
         for index in 0..40 {
-            world.node(1).write(&at(index), format!("first {index}").as_bytes());
+            world.node(1).write(&file(index), format!("first {index}").as_bytes());
         }
         rest(&mut world);
         assert_eq!(world.nodes[0].disk.tree(SHARE).len(), 7 + FILES, "seed {seed}");
+    }
+}
+
+const FOLDERS: usize = 40;
+
+fn folder(index: usize) -> String {
+    format!("{SHARE}/d{index}")
+}
+
+/// Machines on which a flush takes long enough for others to hear of what comes before it.
+fn slow(seed: u64) -> World {
+    let mut world = joined(seed);
+    for node in &mut world.nodes {
+        node.flush_delay = Duration::from_secs(3);
+    }
+    world
+}
+
+/// The second of two machines has made folders that the first has, and has not told its database. Returns those.
+fn making_folders(seed: u64) -> (World, Vec<usize>) {
+    let mut world = slow(seed);
+    for index in 0..FOLDERS {
+        world.node(0).mkdir(&folder(index));
+    }
+    while names(&world, 1).is_empty() {
+        assert!(world.step(), "no folder is ever made");
+    }
+    let tree = world.nodes[1].disk.tree(SHARE);
+    let made = (0..FOLDERS).filter(|index| tree.contains_key(&format!("d{index}"))).collect();
+    (world, made)
+}
+
+#[test]
+fn a_folder_that_a_killed_run_had_made_is_no_users() {
+    for seed in 0..6 {
+        let (mut world, made) = making_folders(seed);
+        for index in &made {
+            world.node(0).rename(&folder(*index), &format!("{SHARE}/moved{index}"));
+        }
+        world.run_for(Duration::from_secs(2));
+        world.crash(1);
+        for index in &made {
+            world.node(0).write(&folder(*index), b"in its place");
+        }
+        world.restart(1);
+        rest(&mut world);
+        // A folder of a user's would have made a conflict file of what is in its place.
+        assert_eq!(names(&world, 1).len(), FOLDERS + made.len(), "seed {seed}");
+    }
+}
+
+#[test]
+fn bits_that_were_set_on_such_a_folder_are_told() {
+    for seed in 0..6 {
+        let (mut world, made) = making_folders(seed);
+        world.crash(1);
+        for index in &made {
+            world.node(1).chmod(&folder(*index), 0o750);
+        }
+        world.restart(1);
+        rest(&mut world);
+        let tree = world.nodes[0].disk.tree(SHARE);
+        for index in made {
+            assert_eq!(tree[&format!("d{index}")], Item::Dir(0o750), "seed {seed}");
+        }
     }
 }

@@ -125,22 +125,29 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
             txn.put_row(path, row);
         }
         Outcome::Implied { stamp, settled } => {
-            let mut row = txn.row(path)?;
-            let wanted = txn.live_beneath(path)?;
-            if row.disk.is_none() {
-                row.disk = Some(DiskState { stamp: *stamp, content: EntryContent::Dir, settled: *settled });
-                row.implied = true;
-                if !wanted {
-                    // What it was made for went away meanwhile, and nobody else will have it looked at.
-                    row.recheck_dir();
-                }
-                txn.put_row(path, row);
-            }
+            let (stamp, settled) = (*stamp, *settled);
+            imply(txn, path, DiskState { stamp, content: EntryContent::Dir, settled })?;
         }
         Outcome::Changed => effects.again.push(path.clone()),
         Outcome::Failed => {}
     }
     effects.ended.push(path.clone());
+    Ok(())
+}
+
+/// A directory stands at a path only for what lies beneath it, unless it is known there already.
+pub fn imply(txn: &mut Txn, path: &RelPath, disk: DiskState) -> Result<(), Miss> {
+    let mut row = txn.row(path)?;
+    let wanted = txn.live_beneath(path)?;
+    if row.disk.is_none() {
+        row.disk = Some(disk);
+        row.implied = true;
+        if !wanted {
+            // What it was made for went away meanwhile, and nobody else will have it looked at.
+            row.recheck_dir();
+        }
+        txn.put_row(path, row);
+    }
     Ok(())
 }
 

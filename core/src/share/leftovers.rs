@@ -2,10 +2,12 @@
 //! temps that nobody needs. Decides nothing about a path.
 
 use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::intents::{self, Intent};
+use super::intents::{self, Coming, Intent};
 use super::{Asked, Ctx, Share, layout};
+use crate::files::path::RelPath;
 use crate::files::plan::wanted_meta;
 use crate::files::row::DiskState;
 use crate::ids::TempId;
@@ -17,6 +19,14 @@ use crate::share::pipeline::Op;
 
 /// Installs and downloads that the last run may have left; more than it ever had under way.
 const LEFTOVERS_MAX: u32 = 10_000;
+
+/// What the last run was about to put in place.
+#[derive(Debug)]
+pub(super) struct Leftover {
+    path: RelPath,
+    temp: TempId,
+    version: Arc<Record>,
+}
 
 impl Share {
     /// Asks the store for what the last run left.
@@ -43,8 +53,13 @@ impl Share {
         for (key, value) in rows {
             match intents::decode(&value, &self.peers) {
                 Ok(items) => {
-                    self.intents.extend(items.iter().map(|item| (item.path.clone(), item.version.clone())));
-                    self.left.extend(items.into_iter().map(|item| (key.clone(), item)));
+                    for Intent { path, coming } in items {
+                        self.intents.insert(path.clone(), coming.version().cloned());
+                        // Nothing tells of a directory whether it was made.
+                        if let Coming::Temp(temp, version) = coming {
+                            self.left.push((key.clone(), Leftover { path, temp, version }));
+                        }
+                    }
                 }
                 Err(_) => log::error!("{}: what was being installed cannot be read", self.folder.path),
             }
@@ -74,7 +89,7 @@ impl Share {
         };
         let same_disk = self.progress.looked_through && !self.progress.tail_lost && self.renewal.is_none();
         let mut items = Vec::new();
-        for (key, Intent { path, temp, version }) in core::mem::take(&mut self.left) {
+        for (key, Leftover { path, temp, version }) in core::mem::take(&mut self.left) {
             let placed = same_disk && there.as_ref().is_some_and(|there| !there.contains(&temp));
             match placed.then(|| placed_unseen(&version)).flatten() {
                 Some(DiskState { stamp, content, settled }) => {
@@ -102,10 +117,14 @@ impl Share {
 }
 
 /// What the disk holds of a version that was put in place, and not looked at since: no stamp of a real file equals this
-/// one. `None` of what is no file or link.
+/// one. `None` of what is nothing that can be put anywhere.
 pub(super) fn placed_unseen(version: &Record) -> Option<DiskState> {
-    let content = version.content().filter(|content| **content != EntryContent::Dir)?.clone();
-    let kind = if matches!(content, EntryContent::Link(_)) { Kind::Link } else { Kind::File };
+    let content = version.content()?.clone();
+    let kind = match content {
+        EntryContent::Dir => Kind::Dir,
+        EntryContent::Link(_) => Kind::Link,
+        EntryContent::File { .. } => Kind::File,
+    };
     let (mode, mtime) = wanted_meta(version);
     let (mtime_ns, mode) = (mtime.unwrap_or_default(), mode.unwrap_or(0o644));
     let stamp = Stamp { kind, size: version.size(), mtime_ns, ctime_ns: 0, inode: 0, mode };

@@ -593,13 +593,22 @@ impl Judge<'_> {
         Ok(true)
     }
 
-    /// After a crash: content that an install had just put there is that version, not a user's edit.
+    /// After a crash: content that an install had just put there is that version, not a user's edit. So is a directory
+    /// that the database does not know; a user's own that came there just then is as good as it.
     fn take_intent(&mut self, path: &RelPath, now: Option<&DiskState>) -> Result<bool, Miss> {
         let (Some(intent), Some(now)) = (self.intents.get(path), now) else { return Ok(false) };
-        if intent.content() != Some(&now.content) {
+        let mut row = self.txn.row(path)?;
+        let dir = now.content == EntryContent::Dir;
+        let known = dir && row.disk.is_some();
+        let Some(intent) = intent else {
+            if dir && !known {
+                finish::imply(self.txn, path, now.clone())?;
+            }
+            return Ok(dir && !known);
+        };
+        if known || intent.content() != Some(&now.content) {
             return Ok(false);
         }
-        let mut row = self.txn.row(path)?;
         row.base = base_for(self.txn, intent, path)?;
         row.disk = if has_meta_of(now, intent) {
             Some(now.clone())

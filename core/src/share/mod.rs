@@ -67,8 +67,8 @@ use crate::share::clock::ClockWatch;
 use crate::share::faults::Faults;
 use crate::share::folder::Folder;
 use crate::share::fresh::Fresh;
-use crate::share::intents::Intent;
 use crate::share::layout::Fact;
+use crate::share::leftovers::Leftover;
 use crate::share::link::PeerLink;
 use crate::share::made::Made;
 use crate::share::pipeline::{Loaded, Op, Pipeline};
@@ -175,12 +175,13 @@ pub struct Share {
     pub declined: Option<String>,
     /// First half of the uuids of new records; the second is the revision, so that they lie together in the store.
     uuid_prefix: [u8; 8],
-    /// Versions whose install may have come to pass without the database knowing it.
-    intents: BTreeMap<RelPath, Arc<Record>>,
+    /// Versions that may have been put at these paths without the database knowing it; none of a directory that lives
+    /// only for what lies beneath it.
+    intents: BTreeMap<RelPath, Option<Arc<Record>>>,
     /// Keys of those that the last run left in the database.
     intents_left: Vec<Vec<u8>>,
     /// Those of the last run of which it is not known yet whether they came to pass, and the keys of their rows.
-    left: Vec<(Vec<u8>, Intent)>,
+    left: Vec<(Vec<u8>, Leftover)>,
     pub(crate) resumes: BTreeMap<PeerId, Resume>,
     /// Writers whose answers were taken in full in this run.
     heard_from: BTreeSet<PeerId>,
@@ -416,7 +417,7 @@ impl Share {
 
     fn pump_work(&mut self, ctx: &mut Ctx<'_>) {
         self.work.enabled = self.may_work();
-        self.work.pump(ctx.now, ctx.out);
+        self.work.pump(&self.peers, ctx.now, ctx.out);
         self.work.pump_removals(self.pipeline.is_idle(), ctx.now, ctx.out);
         self.work.pump_flush(ctx.now, ctx.out);
         let (unsure, groups) = self.work.take_unsure();

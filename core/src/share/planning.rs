@@ -58,7 +58,7 @@ pub struct Judge<'a> {
     /// Open links.
     pub links: &'a BTreeMap<ConnId, PeerLink>,
     /// Installs that were under way when the last run ended.
-    pub intents: &'a BTreeMap<RelPath, Arc<Record>>,
+    pub intents: &'a BTreeMap<RelPath, Option<Arc<Record>>>,
     /// Files that were taken out of the archive and have no record yet.
     pub taken: &'a BTreeMap<RelPath, Taken>,
     /// Files that a user had brought back from the archive and that were not looked at yet.

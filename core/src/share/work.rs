@@ -36,6 +36,9 @@ use crate::time::{Instant, Now, WallTime};
 
 pub use retry::Failure;
 
+/// A path, and the version that was put there; of a directory that was made for what lies beneath it there is none.
+pub type Unsure = (RelPath, Option<Arc<Record>>);
+
 /// Paths that may be in work at once.
 const TASKS_MAX: usize = 6000;
 /// Paths of one page of a sweep.
@@ -85,6 +88,21 @@ struct Group {
     finished: Vec<Finished>,
 }
 
+/// Directories that are to be made together.
+#[derive(Debug)]
+struct DirGroup {
+    /// The groups whose intents say so.
+    groups: Vec<u64>,
+    dirs: Vec<(RelPath, Option<Arc<Record>>)>,
+}
+
+/// What was changed on disk, and groups whose intents are not needed any more once that is durable.
+#[derive(Debug, Default)]
+struct Changes {
+    items: Vec<Finished>,
+    groups: Vec<u64>,
+}
+
 #[derive(Clone, Debug)]
 struct Renaming {
     from: RelPath,
@@ -99,7 +117,9 @@ struct Renaming {
 enum Job {
     Page,
     /// Directories; `true` once those above them were made for them.
-    MakeDirs(Vec<(RelPath, Option<Arc<Record>>)>, bool),
+    MakeDirs(DirGroup, bool),
+    /// What is stored before them; `true` as above.
+    DirIntents(DirGroup, bool),
     StageLinks(Vec<(TempId, RelPath, Arc<Record>, Option<Stamp>)>),
     Rename(Renaming),
     RenameDirs(Renaming),
@@ -165,17 +185,17 @@ pub struct Work {
     failures: Failures,
     finished: Vec<Finished>,
     /// What was changed on disk and no flush covers, and since when there is some.
-    unflushed: Vec<Finished>,
+    unflushed: Changes,
     unflushed_since: Option<Instant>,
     /// What each flush that is under way covers.
-    covered: BTreeMap<Token, Vec<Finished>>,
+    covered: BTreeMap<Token, Changes>,
     pages: VecDeque<Vec<RelPath>>,
     /// Pages that were given out and are not planned yet.
     planning: u32,
     /// Groups whose intents are not needed any more.
     groups_ended: Vec<u64>,
-    /// What was installed, but could not be flushed, and the groups of it.
-    unsure: (Vec<(RelPath, Arc<Record>)>, Vec<u64>),
+    /// As [`Work::take_unsure`] gives it.
+    unsure: (Vec<Unsure>, Vec<u64>),
     root_missing: bool,
     /// Whether the volume was found full since it was last asked.
     no_space: bool,
@@ -224,7 +244,7 @@ impl Work {
             jobs: BTreeMap::new(),
             failures: Failures::default(),
             finished: Vec::new(),
-            unflushed: Vec::new(),
+            unflushed: Changes::default(),
             unflushed_since: None,
             covered: BTreeMap::new(),
             pages: VecDeque::new(),
@@ -301,9 +321,9 @@ impl Work {
         self.sweep == Sweep::Rest && self.busy.is_empty() && self.jobs.is_empty()
     }
 
-    /// What was put at its path without it being certain that it outlives a crash: until it is looked at again it is
-    /// to be told from a user's edit. With the groups whose intents say so until then.
-    pub fn take_unsure(&mut self) -> (Vec<(RelPath, Arc<Record>)>, Vec<u64>) {
+    /// What was installed or made, but could not be flushed: until it is looked at again it is to be told from what a
+    /// user did. With the groups whose intents say so until then.
+    pub fn take_unsure(&mut self) -> (Vec<Unsure>, Vec<u64>) {
         core::mem::take(&mut self.unsure)
     }
 
@@ -433,21 +453,21 @@ impl Work {
     }
 
     /// Puts out everything that can begin now.
-    pub fn pump(&mut self, now: Now, out: &mut Outbox) {
+    pub fn pump(&mut self, peers: &PeerTable, now: Now, out: &mut Outbox) {
         if !self.enabled {
             return;
         }
         self.take_fetched(now);
-        self.put_out_batches(now, out);
+        self.put_out_batches(peers, now, out);
         self.start_group(now, out);
         self.sweep_on(out);
     }
 
-    fn put_out_batches(&mut self, now: Now, out: &mut Outbox) {
+    fn put_out_batches(&mut self, peers: &PeerTable, now: Now, out: &mut Outbox) {
         let root = self.root;
         let dirs = core::mem::take(&mut self.dirs);
         if !dirs.is_empty() {
-            self.make_dirs(dirs, false, out);
+            self.store_dir_intents(dirs, false, peers, out);
         }
         let links = core::mem::take(&mut self.links);
         if !links.is_empty() {
@@ -588,6 +608,8 @@ impl Work {
             }
             (Job::Page, _) => self.sweep = Sweep::Due,
             (Job::GroupIntents(id), Ok(_)) => self.install_group(id, now, out),
+            (Job::DirIntents(group, retried), Ok(_)) => self.make_dirs(group, retried, out),
+            (Job::DirIntents(group, _), Err(_)) => self.fail_dirs(group, now),
             (Job::GroupIntents(id), Err(_)) => {
                 let items = self.groups.remove(&id).map(|g| g.items).unwrap_or_default();
                 for item in items {
@@ -612,11 +634,11 @@ impl Work {
             self.fetcher.handle_disk(token, result, now, out);
             return;
         };
-        if let Some(items) = self.covered.remove(&token) {
-            self.flushed(items, result.as_ref().err().copied(), now);
+        if let Some(changes) = self.covered.remove(&token) {
+            self.flushed(changes, result.as_ref().err().copied(), now);
         }
         match job {
-            Job::MakeDirs(dirs, retried) => self.made_dirs(dirs, retried, result, now, out),
+            Job::MakeDirs(group, retried) => self.made_dirs(group, retried, result, peers, now, out),
             Job::StageLinks(links) => {
                 let staged = disk::per_item(result, links.len(), |done| match done {
                     DiskDone::Staged(staged) => Some(staged),
@@ -674,7 +696,7 @@ impl Work {
                 self.jobs.insert(out.disk(op), Job::GroupInstall(id, part, archive));
             }
             Job::GroupSync(id) => self.synced(id, result.err(), now),
-            Job::Page | Job::GroupIntents(_) | Job::Flush | Job::Forget => {}
+            Job::Page | Job::DirIntents(..) | Job::GroupIntents(_) | Job::Flush | Job::Forget => {}
         }
     }
 

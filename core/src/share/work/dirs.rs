@@ -1,36 +1,65 @@
-//! Makes directories, with those above them where they are missing.
+//! Makes directories, with those above them where they are missing. Before that it is stored, as of installs: a
+//! directory that stands without the database knowing of it would pass for a user's own (sync.md, "Bringing a path to a
+//! version", step 6).
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{Job, Trouble, Work, ancestors};
+use super::{DirGroup, GROUP_ITEMS_MAX, Job, Trouble, Work, ancestors};
 use crate::engine::outbox::Outbox;
 use crate::files::path::RelPath;
 use crate::files::plan::wanted_meta;
+use crate::index::codec::PeerTable;
 use crate::index::record::{EntryContent, Record};
 use crate::io::disk::{MODE_BITS, Made, per_item};
+use crate::io::store::{Durability, Space, StoreOp, Write};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::share::finish::Outcome;
+use crate::share::intents::{self, Coming};
 use crate::time::Now;
 
 impl Work {
-    pub(super) fn make_dirs(
+    /// Stores which directories are about to be made. No directory is lost with that: what a power cut takes from the
+    /// store's end is looked at as such, so that nothing waits for the store's disk.
+    pub(super) fn store_dir_intents(
         &mut self,
         dirs: Vec<(RelPath, Option<Arc<Record>>)>,
         retried: bool,
+        peers: &PeerTable,
         out: &mut Outbox,
     ) {
+        let (mut writes, mut groups) = (Vec::new(), Vec::new());
+        for part in dirs.chunks(GROUP_ITEMS_MAX) {
+            self.next_id += 1;
+            let items = part.iter().map(|(path, version)| (path, Coming::Dir(version.clone())));
+            let (key, value) = (self.intents_key(self.next_id), intents::encode(items, peers));
+            writes.push(Write::Put { space: Space::Intent, key, value });
+            groups.push(self.next_id);
+        }
+        let token = out.store(StoreOp::Commit { writes, durability: Durability::Soon });
+        self.jobs.insert(token, Job::DirIntents(DirGroup { groups, dirs }, retried));
+    }
+
+    pub(super) fn make_dirs(&mut self, group: DirGroup, retried: bool, out: &mut Outbox) {
         let mode = |version: &Option<Arc<Record>>| version.as_ref().and_then(|v| wanted_meta(v).0);
-        let wanted = dirs.iter().map(|(path, version)| (path.clone(), mode(version))).collect();
-        let op = DiskOp::MakeDirs { root: self.root, dirs: wanted };
-        self.jobs.insert(out.disk(op), Job::MakeDirs(dirs, retried));
+        let dirs = group.dirs.iter().map(|(path, version)| (path.clone(), mode(version))).collect();
+        let op = DiskOp::MakeDirs { root: self.root, dirs };
+        self.jobs.insert(out.disk(op), Job::MakeDirs(group, retried));
+    }
+
+    /// The store refused what is to be stored before they are made.
+    pub(super) fn fail_dirs(&mut self, group: DirGroup, now: Now) {
+        for (path, _) in group.dirs {
+            self.fail(path, Trouble::Disk(DiskError::Io), now);
+        }
     }
 
     pub(super) fn made_dirs(
         &mut self,
-        dirs: Vec<(RelPath, Option<Arc<Record>>)>,
+        DirGroup { mut groups, dirs }: DirGroup,
         retried: bool,
         result: Result<DiskDone, DiskError>,
+        peers: &PeerTable,
         now: Now,
         out: &mut Outbox,
     ) {
@@ -61,6 +90,10 @@ impl Work {
                 (Err(error), _) => self.fail(path, Trouble::Disk(error), now),
             }
         }
+        // The same flush covers them. Where none was made it may cover nothing, and none comes.
+        let ended =
+            if self.unflushed.items.is_empty() { &mut self.groups_ended } else { &mut self.unflushed.groups };
+        ended.append(&mut groups);
         if again.is_empty() {
             return;
         }
@@ -71,6 +104,177 @@ impl Work {
         self.busy.extend(dirs.iter().map(|(path, _)| path.clone()));
         dirs.append(&mut again);
         dirs.sort_by(|(a, _), (b, _)| a.cmp(b));
-        self.make_dirs(dirs, true, out);
+        self.store_dir_intents(dirs, true, peers, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::GROUP_WAIT;
+    use super::*;
+    use crate::files::fixture::{path, record, stamp};
+    use crate::ids::{RootId, Token};
+    use crate::index::codec::encode_record;
+    use crate::io::Output;
+    use crate::io::disk::Stamp;
+    use crate::io::store::{StoreDone, StoreError};
+    use crate::share::finish::Finished;
+    use crate::share::intents::Intent;
+    use crate::share::task::Task;
+    use crate::time::{Instant, WallTime};
+    use alloc::format;
+
+    fn now(ms: u64) -> Now {
+        Now { mono: Instant(ms * 1_000_000), wall: WallTime(1_800_000_000_000_000_000) }
+    }
+
+    struct Rig {
+        work: Work,
+        out: Outbox,
+        peers: PeerTable,
+    }
+
+    impl Rig {
+        fn new() -> Rig {
+            let mut rig =
+                Rig { work: Work::new(RootId(1), 0), out: Outbox::default(), peers: PeerTable::default() };
+            rig.work.enabled = true;
+            rig
+        }
+
+        fn begin(&mut self, dir: &str, version: Option<Record>) {
+            version.iter().for_each(|version| encode_record(version, &mut self.peers, &mut Vec::new()));
+            self.work.begin(Task::MakeDir { path: path(dir), version: version.map(Arc::new) });
+        }
+
+        fn pump(&mut self, now: Now) {
+            self.work.pump(&self.peers, now, &mut self.out);
+            self.work.pump_flush(now, &mut self.out);
+        }
+
+        /// The rows of the only commit that was put out.
+        fn stored(&mut self) -> (Token, Vec<Vec<Intent>>) {
+            let mut commits = core::iter::from_fn(|| self.out.pop()).filter_map(|output| match output {
+                Output::Store { token, op: StoreOp::Commit { writes, .. } } => Some((token, writes)),
+                Output::Disk { .. } => panic!("work begins before it is stored"),
+                _ => None,
+            });
+            let ((token, writes), None) = (commits.next().unwrap(), commits.next()) else { panic!() };
+            let rows = writes.into_iter().map(|write| match write {
+                Write::Put { space: Space::Intent, value, .. } => {
+                    intents::decode(&value, &self.peers).unwrap()
+                }
+                _ => panic!(),
+            });
+            (token, rows.collect())
+        }
+
+        fn disk_op(&mut self) -> (Token, DiskOp) {
+            let mut ops = core::iter::from_fn(|| self.out.pop()).filter_map(|output| match output {
+                Output::Disk { token, op } => Some((token, op)),
+                _ => None,
+            });
+            ops.next().unwrap()
+        }
+
+        /// Carries the store's part out, and answers the operation that follows.
+        fn made(&mut self, result: impl Fn(usize) -> Result<Made, DiskError>) {
+            let (token, _) = self.stored();
+            self.work.handle_store(token, Ok(StoreDone::Committed), now(1), &mut self.out);
+            let (token, DiskOp::MakeDirs { dirs, .. }) = self.disk_op() else { panic!() };
+            let made = (0..dirs.len()).map(result).collect();
+            let Rig { work, out, peers } = self;
+            work.handle_disk(token, Ok(DiskDone::Made(made)), peers, now(1), out);
+        }
+
+        fn flushed(&mut self, result: Result<DiskDone, DiskError>) {
+            let later = now(1 + u64::try_from(GROUP_WAIT.as_millis()).unwrap());
+            self.pump(later);
+            let (token, DiskOp::Flush { .. }) = self.disk_op() else { panic!() };
+            let Rig { work, out, peers } = self;
+            work.handle_disk(token, result, peers, later, out);
+        }
+    }
+
+    fn dir(n: u8, at: &str) -> Record {
+        record(n, &path(at).to_key(), EntryContent::Dir, n, 1)
+    }
+
+    fn stands(inode: usize) -> Result<Made, DiskError> {
+        let stamp = stamp(&EntryContent::Dir, inode as u64 + 1);
+        Ok(Made { stamp: Stamp { mode: 0o744, ..stamp }, empty: true })
+    }
+
+    #[test]
+    fn what_is_made_is_stored_before_and_forgotten_once_it_is_durable() {
+        let mut rig = Rig::new();
+        rig.begin("a", Some(dir(1, "a")));
+        rig.begin("b", None);
+        rig.pump(now(1));
+        let (token, rows) = rig.stored();
+        let intent = |at: &str, version| Intent { path: path(at), coming: Coming::Dir(version) };
+        assert_eq!(rows, [[intent("a", Some(Arc::new(dir(1, "a")))), intent("b", None)]]);
+        rig.work.handle_store(token, Ok(StoreDone::Committed), now(1), &mut rig.out);
+        let (token, DiskOp::MakeDirs { .. }) = rig.disk_op() else { panic!() };
+        let made = [stands(0), stands(1)].into();
+        rig.work.handle_disk(token, Ok(DiskDone::Made(made)), &rig.peers, now(1), &mut rig.out);
+        assert!(rig.work.take_finished().1.is_empty());
+        rig.flushed(Ok(DiskDone::Unit));
+        let (items, groups) = rig.work.take_finished();
+        assert_eq!((items.len(), groups.len()), (2, 1));
+        assert_eq!(rig.work.take_unsure(), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn what_could_not_be_flushed_is_unsure() {
+        let mut rig = Rig::new();
+        rig.begin("a", Some(dir(1, "a")));
+        rig.begin("b", None);
+        rig.pump(now(1));
+        rig.made(stands);
+        rig.flushed(Err(DiskError::RootMissing));
+        assert!(rig.work.take_finished().1.is_empty());
+        let (unsure, groups) = rig.work.take_unsure();
+        assert_eq!(unsure, [(path("a"), Some(Arc::new(dir(1, "a")))), (path("b"), None)]);
+        assert_eq!(groups.len(), 1);
+    }
+
+    #[test]
+    fn where_none_was_made_nothing_is_kept() {
+        let mut rig = Rig::new();
+        rig.begin("a", None);
+        rig.pump(now(1));
+        rig.made(|_| Err(DiskError::Denied));
+        let (items, groups) = rig.work.take_finished();
+        assert!(matches!(items[..], [Finished { outcome: Outcome::Failed, .. }]));
+        assert_eq!(groups.len(), 1);
+    }
+
+    #[test]
+    fn those_above_are_stored_too() {
+        let mut rig = Rig::new();
+        rig.begin("a/b", Some(dir(1, "a/b")));
+        rig.pump(now(1));
+        rig.made(|_| Err(DiskError::NotFound));
+        // The first row is of no use any more; the second has both.
+        assert_eq!(rig.work.take_finished().1.len(), 1);
+        let (token, rows) = rig.stored();
+        let paths: Vec<_> = rows.iter().flatten().map(|intent| intent.path.as_str()).collect();
+        assert_eq!(paths, ["a", "a/b"]);
+        // Without it nothing is made.
+        rig.work.handle_store(token, Err(StoreError::Io), now(1), &mut rig.out);
+        assert!(rig.out.pop().is_none());
+        assert_eq!(rig.work.take_finished().0.len(), 2);
+    }
+
+    #[test]
+    fn rows_at_their_limit_and_past_it() {
+        for (count, rows) in [(GROUP_ITEMS_MAX, 1), (GROUP_ITEMS_MAX + 1, 2)] {
+            let mut rig = Rig::new();
+            (0..count).for_each(|n| rig.begin(&format!("{n}"), None));
+            rig.pump(now(1));
+            let stored = rig.stored().1;
+            assert_eq!((stored.len(), stored.concat().len()), (rows, count));
+        }
     }
 }

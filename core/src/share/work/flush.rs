@@ -4,12 +4,12 @@
 //! A flush costs far more than what it covers, so it waits for company, and any flush covers all that was done before
 //! it. Owns what was changed and is not flushed yet; changes nothing itself.
 
-use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::{GROUP_WAIT, Job, Trouble, Work};
+use super::{Changes, GROUP_WAIT, Job, Trouble, Work};
 use crate::engine::outbox::Outbox;
 use crate::files::path::RelPath;
+use crate::index::record::EntryContent;
 use crate::io::disk::{DiskError, DiskOp};
 use crate::share::finish::{Finished, Outcome};
 use crate::time::{Instant, Now};
@@ -23,7 +23,7 @@ impl Work {
     /// A path was changed on disk: that is told once it is durable.
     pub(super) fn changed(&mut self, path: RelPath, outcome: Outcome, now: Now) {
         self.unflushed_since.get_or_insert(now.mono);
-        self.unflushed.push(Finished { path, outcome });
+        self.unflushed.items.push(Finished { path, outcome });
     }
 
     /// Puts out a flush, which covers all that was changed before it.
@@ -32,7 +32,7 @@ impl Work {
         self.jobs.insert(token, job);
         self.unflushed_since = None;
         let covered = core::mem::take(&mut self.unflushed);
-        if !covered.is_empty() {
+        if !covered.items.is_empty() {
             self.covered.insert(token, covered);
         }
     }
@@ -40,7 +40,7 @@ impl Work {
     /// Flushes what waited long enough, or has nothing to wait for.
     pub fn pump_flush(&mut self, now: Now, out: &mut Outbox) {
         let Some(since) = self.unflushed_since.filter(|_| !self.is_flushing()) else { return };
-        if self.unflushed.len() >= FLUSH_ITEMS || now.mono.since(since) >= self.flush_wait() {
+        if self.unflushed.items.len() >= FLUSH_ITEMS || now.mono.since(since) >= self.flush_wait() {
             self.flush(Job::Flush, out);
         }
     }
@@ -50,7 +50,12 @@ impl Work {
         let changes = |job: &Job| {
             matches!(
                 job,
-                Job::MakeDirs(..) | Job::Rename(_) | Job::RenameDirs(_) | Job::Remove(..) | Job::SetMeta(_)
+                Job::DirIntents(..)
+                    | Job::MakeDirs(..)
+                    | Job::Rename(_)
+                    | Job::RenameDirs(_)
+                    | Job::Remove(..)
+                    | Job::SetMeta(_)
             )
         };
         // Installs flush twice.
@@ -64,16 +69,27 @@ impl Work {
     }
 
     /// A flush ended that covered these changes.
-    pub(super) fn flushed(&mut self, items: Vec<Finished>, error: Option<DiskError>, now: Now) {
+    pub(super) fn flushed(&mut self, changes: Changes, error: Option<DiskError>, now: Now) {
+        let Changes { items, groups } = changes;
         let Some(error) = error else {
             self.finished.extend(items);
+            self.groups_ended.extend(groups);
             return;
         };
+        let made_dirs = !groups.is_empty();
+        self.unsure.1.extend(groups);
         // The next try finds it done, and flushes again.
         for Finished { path, outcome } in items {
-            if let Outcome::Moved { to, .. } = outcome {
-                self.free(&to);
-                self.pause(to, Trouble::Disk(error), now);
+            match outcome {
+                Outcome::Moved { to, .. } => {
+                    self.free(&to);
+                    self.pause(to, Trouble::Disk(error), now);
+                }
+                Outcome::Placed { version, content: EntryContent::Dir, .. } if made_dirs => {
+                    self.unsure.0.push((path.clone(), Some(version)));
+                }
+                Outcome::Implied { .. } if made_dirs => self.unsure.0.push((path.clone(), None)),
+                _ => {}
             }
             self.fail(path, Trouble::Disk(error), now);
         }
@@ -96,6 +112,7 @@ mod tests {
     use crate::share::task::Task;
     use crate::time::WallTime;
     use alloc::format;
+    use alloc::vec::Vec;
 
     fn now(ms: u64) -> Now {
         Now { mono: Instant(ms * 1_000_000), wall: WallTime(1_800_000_000_000_000_000) }
@@ -106,7 +123,7 @@ mod tests {
     /// Puts out what is due; the tokens of removals, with how many paths each has, and of flushes.
     fn put_out((work, out): &mut Rig, now: Now) -> (Vec<(Token, usize)>, Vec<Token>) {
         let (mut removals, mut flushes) = (Vec::new(), Vec::new());
-        work.pump(now, out);
+        work.pump(&PeerTable::default(), now, out);
         work.pump_removals(true, now, out);
         work.pump_flush(now, out);
         while let Some(output) = out.pop() {

@@ -10,7 +10,8 @@ use crate::index::codec::PeerTable;
 use crate::io::disk::{DiskError, DiskOp, Install, Stamp};
 use crate::io::store::{Durability, Space, StoreOp, Write};
 use crate::share::finish::{Finished, Outcome};
-use crate::share::{intents, layout};
+use crate::share::intents::{self, Coming};
+use crate::share::layout;
 use crate::time::Now;
 
 impl Work {
@@ -41,7 +42,8 @@ impl Work {
     /// Stores what is about to be installed, as one row, so that a crash is told from a user's edit.
     pub(super) fn store_intents(&mut self, id: u64, peers: &PeerTable, out: &mut Outbox) {
         let Some(group) = self.groups.get(&id) else { return };
-        let items = group.items.iter().map(|item| (&item.path, item.temp, &*item.version));
+        let coming = |item: &Ready| Coming::Temp(item.temp, item.version.clone());
+        let items = group.items.iter().map(|item| (&item.path, coming(item)));
         let value = intents::encode(items, peers);
         let write = Write::Put { space: Space::Intent, key: self.intents_key(id), value };
         let token = out.store(StoreOp::Commit { writes: [write].into(), durability: Durability::Now });
@@ -93,7 +95,7 @@ impl Work {
         // Marked present now, and gone after a crash, it would pass for deleted by the user.
         for Finished { path, outcome } in group.finished {
             if let Outcome::Placed { version, .. } = outcome {
-                self.unsure.0.push((path.clone(), version));
+                self.unsure.0.push((path.clone(), Some(version)));
             }
             self.fail(path, Trouble::Disk(error), now);
         }

@@ -197,7 +197,7 @@ mod tests {
         let paths = ["gone", "missed", "failed"].map(path);
         work.removed(paths.to_vec(), "archive", Ok(DiskDone::Removed(results.to_vec())), now(1));
         let is_missed = |item: &Finished| matches!(item.outcome, Outcome::Missed).then(|| item.path.clone());
-        assert_eq!(work.unflushed.iter().filter_map(is_missed).collect::<Vec<_>>(), [path("missed")]);
+        assert_eq!(work.unflushed.items.iter().filter_map(is_missed).collect::<Vec<_>>(), [path("missed")]);
         assert_eq!(paths.map(|path| work.missed(&path)), [false, true, false]);
     }
 
