@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clearskies_core::engine::command::Existing;
 use clearskies_tests::sim::World;
-use clearskies_tests::sim::share::{SHARE, attach, joined, names, rest};
+use clearskies_tests::sim::share::{self, SHARE, attach, joined, names, rest};
 use clearskies_tests::sim::users::Item;
 
 const FILES: usize = 600;
@@ -147,5 +147,34 @@ fn bits_that_were_set_on_such_a_folder_are_told() {
         for index in made {
             assert_eq!(tree[&format!("d{index}")], Item::Dir(0o750), "seed {seed}");
         }
+    }
+}
+
+#[test]
+fn a_folder_that_was_made_for_what_lies_beneath_it_goes_with_that() {
+    for seed in 0..6 {
+        let mut world = slow(seed);
+        world.node(0).mkdir(&share::at("d"));
+        world.node(0).write(&share::at("d/f"), b"first");
+        rest(&mut world);
+        // One deletes both, and the other's edit lives on.
+        world.partition(&[0]);
+        world.node(0).remove(&share::at("d/f"));
+        world.node(0).remove(&share::at("d"));
+        world.node(1).save(&share::at("d/f"), b"second");
+        world.run_for(Duration::from_secs(60));
+        assert_eq!(names(&world, 0), [] as [String; 0], "seed {seed}");
+        world.heal();
+        while names(&world, 0).is_empty() {
+            assert!(world.step(), "the folder is never made");
+        }
+        world.node(1).rename(&share::at("d/f"), &share::at("f"));
+        world.run_for(Duration::from_secs(2));
+        world.crash(0);
+        world.run_for(Duration::from_secs(60));
+        world.node(1).write(&share::at("d"), b"in its place");
+        world.restart(0);
+        rest(&mut world);
+        assert_eq!(names(&world, 1), ["d", "f"], "seed {seed}");
     }
 }

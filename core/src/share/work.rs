@@ -30,6 +30,7 @@ use crate::io::disk::{self, DiskDone, DiskError, DiskOp, Kind, SetMeta, Stage, S
 use crate::io::store::{StoreDone, StoreError};
 use crate::share::finish::{Finished, Outcome};
 use crate::share::task::Task;
+use crate::share::work::dirs::{DirGroup, MadeFor, Making};
 use crate::share::work::retry::{FAILURES_MAX, Failures};
 use crate::share::work::sweep::Sweep;
 use crate::time::{Instant, Now, WallTime};
@@ -88,14 +89,6 @@ struct Group {
     finished: Vec<Finished>,
 }
 
-/// Directories that are to be made together.
-#[derive(Debug)]
-struct DirGroup {
-    /// The groups whose intents say so.
-    groups: Vec<u64>,
-    dirs: Vec<(RelPath, Option<Arc<Record>>)>,
-}
-
 /// What was changed on disk, and groups whose intents are not needed any more once that is durable.
 #[derive(Debug, Default)]
 struct Changes {
@@ -116,13 +109,11 @@ struct Renaming {
 #[derive(Debug)]
 enum Job {
     Page,
-    /// Directories; `true` once those above them were made for them.
-    MakeDirs(DirGroup, bool),
-    /// What is stored before them; `true` as above.
-    DirIntents(DirGroup, bool),
+    MakeDirs(DirGroup),
+    /// What is stored before directories are made.
+    DirIntents(DirGroup),
     StageLinks(Vec<(TempId, RelPath, Arc<Record>, Option<Stamp>)>),
     Rename(Renaming),
-    RenameDirs(Renaming),
     /// Paths, and the folder of the archive that they go to.
     Remove(Vec<RelPath>, String),
     SetMeta(Vec<(SetMeta, Arc<Record>)>),
@@ -130,7 +121,6 @@ enum Job {
     GroupIntents(u64),
     /// A group's part, and the folder of the archive that what it replaces goes to.
     GroupInstall(u64, Vec<Ready>, String),
-    GroupDirs(u64, Vec<Ready>),
     GroupSync(u64),
     Flush,
     Forget,
@@ -331,7 +321,8 @@ impl Work {
     fn staged(&self) -> impl Iterator<Item = &Ready> {
         let grouped = self.groups.values().flat_map(|group| &group.items);
         let installing = self.jobs.values().flat_map(|job| match job {
-            Job::GroupInstall(_, part, _) | Job::GroupDirs(_, part) => part.as_slice(),
+            Job::GroupInstall(_, part, _) => part.as_slice(),
+            Job::DirIntents(group) | Job::MakeDirs(group) => group.staged(),
             _ => &[],
         });
         self.ready.iter().chain(grouped).chain(installing)
@@ -467,7 +458,8 @@ impl Work {
         let root = self.root;
         let dirs = core::mem::take(&mut self.dirs);
         if !dirs.is_empty() {
-            self.store_dir_intents(dirs, false, peers, out);
+            let dirs = dirs.into_iter().map(|(path, version)| Making { path, version, own: true });
+            self.store_dir_intents(dirs.collect(), MadeFor::Them, peers, out);
         }
         let links = core::mem::take(&mut self.links);
         if !links.is_empty() {
@@ -478,8 +470,7 @@ impl Work {
             self.jobs.insert(out.disk(DiskOp::Stage { root, files }), job);
         }
         for renaming in core::mem::take(&mut self.renames) {
-            let Renaming { from, to, stamp, .. } = renaming.clone();
-            self.jobs.insert(out.disk(DiskOp::Rename { root, from, to, stamp }), Job::Rename(renaming));
+            self.rename(renaming, out);
         }
         let metas = core::mem::take(&mut self.metas);
         if !metas.is_empty() {
@@ -608,8 +599,8 @@ impl Work {
             }
             (Job::Page, _) => self.sweep = Sweep::Due,
             (Job::GroupIntents(id), Ok(_)) => self.install_group(id, now, out),
-            (Job::DirIntents(group, retried), Ok(_)) => self.make_dirs(group, retried, out),
-            (Job::DirIntents(group, _), Err(_)) => self.fail_dirs(group, now),
+            (Job::DirIntents(group), Ok(_)) => self.make_dirs(group, out),
+            (Job::DirIntents(group), Err(_)) => self.fail_dirs(group, now, out),
             (Job::GroupIntents(id), Err(_)) => {
                 let items = self.groups.remove(&id).map(|g| g.items).unwrap_or_default();
                 for item in items {
@@ -638,7 +629,7 @@ impl Work {
             self.flushed(changes, result.as_ref().err().copied(), now);
         }
         match job {
-            Job::MakeDirs(group, retried) => self.made_dirs(group, retried, result, peers, now, out),
+            Job::MakeDirs(group) => self.made_dirs(group, result, peers, now, out),
             Job::StageLinks(links) => {
                 let staged = disk::per_item(result, links.len(), |done| match done {
                     DiskDone::Staged(staged) => Some(staged),
@@ -654,12 +645,7 @@ impl Work {
                     }
                 }
             }
-            Job::Rename(renaming) => self.renamed(renaming, stamps(result, 1).pop(), now, out),
-            Job::RenameDirs(renaming) => {
-                let Renaming { from, to, stamp, .. } = renaming.clone();
-                let op = DiskOp::Rename { root: self.root, from, to, stamp };
-                self.jobs.insert(out.disk(op), Job::Rename(renaming));
-            }
+            Job::Rename(renaming) => self.renamed(renaming, stamps(result, 1).pop(), peers, now, out),
             Job::Remove(paths, archive) => self.removed(paths, &archive, result, now),
             Job::SetMeta(items) => {
                 let stamps = stamps(result, items.len());
@@ -688,22 +674,29 @@ impl Work {
             },
             Job::GroupInstall(id, part, archive) => {
                 let stamps = stamps(result, part.len());
-                self.installed(id, part, &archive, stamps, now, out);
-            }
-            Job::GroupDirs(id, part) => {
-                let archive = self.archive_folder(now);
-                let op = install::install_op(self.root, &part, &archive);
-                self.jobs.insert(out.disk(op), Job::GroupInstall(id, part, archive));
+                let again = self.installed(id, part, &archive, stamps, now, out);
+                if !again.is_empty() {
+                    // A directory on the way is missing: one that lives only through what lies beneath it.
+                    let dirs = self.above(again.iter().map(|item| &item.path));
+                    self.store_dir_intents(dirs, MadeFor::Installs(id, again), peers, out);
+                }
             }
             Job::GroupSync(id) => self.synced(id, result.err(), now),
-            Job::Page | Job::DirIntents(..) | Job::GroupIntents(_) | Job::Flush | Job::Forget => {}
+            Job::Page | Job::DirIntents(_) | Job::GroupIntents(_) | Job::Flush | Job::Forget => {}
         }
+    }
+
+    fn rename(&mut self, renaming: Renaming, out: &mut Outbox) {
+        let Renaming { from, to, stamp, .. } = renaming.clone();
+        let op = DiskOp::Rename { root: self.root, from, to, stamp };
+        self.jobs.insert(out.disk(op), Job::Rename(renaming));
     }
 
     fn renamed(
         &mut self,
         renaming: Renaming,
         result: Option<Result<Stamp, DiskError>>,
+        peers: &PeerTable,
         now: Now,
         out: &mut Outbox,
     ) {
@@ -715,9 +708,9 @@ impl Work {
                 self.changed(from, Outcome::Moved { to, version, stamp }, now);
             }
             Err(DiskError::NotFound) if !renaming.retried => {
-                let dirs = ancestors([&renaming.to].into_iter());
-                let op = DiskOp::MakeDirs { root: self.root, dirs };
-                self.jobs.insert(out.disk(op), Job::RenameDirs(Renaming { retried: true, ..renaming }));
+                let dirs = self.above([&renaming.to].into_iter());
+                let renaming = Renaming { retried: true, ..renaming };
+                self.store_dir_intents(dirs, MadeFor::Rename(renaming), peers, out);
             }
             Err(error) => {
                 self.free(&renaming.to);
@@ -729,14 +722,6 @@ impl Work {
             }
         }
     }
-}
-
-/// All directories above these paths, each once, parents first.
-fn ancestors<'a>(paths: impl Iterator<Item = &'a RelPath>) -> Vec<(RelPath, Option<u32>)> {
-    let mut dirs: Vec<RelPath> = paths.flat_map(RelPath::ancestors).filter(|dir| !dir.is_root()).collect();
-    dirs.sort();
-    dirs.dedup();
-    dirs.into_iter().map(|dir| (dir, None)).collect()
 }
 
 /// The stamps of an answer, or its error for each of `count` items.

@@ -5,7 +5,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{DirGroup, GROUP_ITEMS_MAX, Job, Trouble, Work, ancestors};
+use super::{GROUP_ITEMS_MAX, Job, Ready, Renaming, Trouble, Work};
 use crate::engine::outbox::Outbox;
 use crate::files::path::RelPath;
 use crate::files::plan::wanted_meta;
@@ -14,50 +14,107 @@ use crate::index::record::{EntryContent, Record};
 use crate::io::disk::{MODE_BITS, Made, per_item};
 use crate::io::store::{Durability, Space, StoreOp, Write};
 use crate::io::{DiskDone, DiskError, DiskOp};
-use crate::share::finish::Outcome;
+use crate::share::finish::{Finished, Outcome};
 use crate::share::intents::{self, Coming};
 use crate::time::Now;
 
+/// A directory that is to be made.
+#[derive(Debug)]
+pub(super) struct Making {
+    pub path: RelPath,
+    /// `None` for what lies beneath it.
+    pub version: Option<Arc<Record>>,
+    /// Whether it is in work for this. What other work makes of it is the other's matter.
+    pub own: bool,
+}
+
+/// What directories are made for.
+#[derive(Debug)]
+pub(super) enum MadeFor {
+    /// Themselves.
+    Them,
+    /// Those among them that could not be made without the others.
+    Those,
+    Rename(Renaming),
+    /// A part of this group.
+    Installs(u64, Vec<Ready>),
+}
+
+/// Directories that are to be made together.
+#[derive(Debug)]
+pub(super) struct DirGroup {
+    /// The groups whose intents say so.
+    groups: Vec<u64>,
+    dirs: Vec<Making>,
+    made_for: MadeFor,
+}
+
+impl DirGroup {
+    /// What has come in full and is put in place when they are made.
+    pub(super) fn staged(&self) -> &[Ready] {
+        match &self.made_for {
+            MadeFor::Installs(_, part) => part,
+            MadeFor::Them | MadeFor::Those | MadeFor::Rename(_) => &[],
+        }
+    }
+}
+
 impl Work {
+    /// All directories above these paths, each once, parents first.
+    pub(super) fn above<'a>(&mut self, paths: impl Iterator<Item = &'a RelPath>) -> Vec<Making> {
+        let mut dirs: Vec<RelPath> =
+            paths.flat_map(RelPath::ancestors).filter(|dir| !dir.is_root()).collect();
+        dirs.sort();
+        dirs.dedup();
+        let making = |path: RelPath| {
+            let own = self.busy.insert(path.clone());
+            Making { path, version: None, own }
+        };
+        dirs.into_iter().map(making).collect()
+    }
+
     /// Stores which directories are about to be made. No directory is lost with that: what a power cut takes from the
     /// store's end is looked at as such, so that nothing waits for the store's disk.
     pub(super) fn store_dir_intents(
         &mut self,
-        dirs: Vec<(RelPath, Option<Arc<Record>>)>,
-        retried: bool,
+        dirs: Vec<Making>,
+        made_for: MadeFor,
         peers: &PeerTable,
         out: &mut Outbox,
     ) {
         let (mut writes, mut groups) = (Vec::new(), Vec::new());
-        for part in dirs.chunks(GROUP_ITEMS_MAX) {
+        let own: Vec<&Making> = dirs.iter().filter(|dir| dir.own).collect();
+        for part in own.chunks(GROUP_ITEMS_MAX) {
             self.next_id += 1;
-            let items = part.iter().map(|(path, version)| (path, Coming::Dir(version.clone())));
+            let items = part.iter().map(|dir| (&dir.path, Coming::Dir(dir.version.clone())));
             let (key, value) = (self.intents_key(self.next_id), intents::encode(items, peers));
             writes.push(Write::Put { space: Space::Intent, key, value });
             groups.push(self.next_id);
         }
+        let group = DirGroup { groups, dirs, made_for };
+        if writes.is_empty() {
+            return self.make_dirs(group, out);
+        }
         let token = out.store(StoreOp::Commit { writes, durability: Durability::Soon });
-        self.jobs.insert(token, Job::DirIntents(DirGroup { groups, dirs }, retried));
+        self.jobs.insert(token, Job::DirIntents(group));
     }
 
-    pub(super) fn make_dirs(&mut self, group: DirGroup, retried: bool, out: &mut Outbox) {
-        let mode = |version: &Option<Arc<Record>>| version.as_ref().and_then(|v| wanted_meta(v).0);
-        let dirs = group.dirs.iter().map(|(path, version)| (path.clone(), mode(version))).collect();
+    pub(super) fn make_dirs(&mut self, group: DirGroup, out: &mut Outbox) {
+        let mode = |dir: &Making| dir.version.as_ref().and_then(|version| wanted_meta(version).0);
+        let dirs = group.dirs.iter().map(|dir| (dir.path.clone(), mode(dir))).collect();
         let op = DiskOp::MakeDirs { root: self.root, dirs };
-        self.jobs.insert(out.disk(op), Job::MakeDirs(group, retried));
+        self.jobs.insert(out.disk(op), Job::MakeDirs(group));
     }
 
     /// The store refused what is to be stored before they are made.
-    pub(super) fn fail_dirs(&mut self, group: DirGroup, now: Now) {
-        for (path, _) in group.dirs {
-            self.fail(path, Trouble::Disk(DiskError::Io), now);
-        }
+    pub(super) fn fail_dirs(&mut self, group: DirGroup, now: Now, out: &mut Outbox) {
+        let error = Err(DiskError::Io);
+        self.made_dirs(group, error, &PeerTable::default(), now, out);
     }
 
     pub(super) fn made_dirs(
         &mut self,
-        DirGroup { mut groups, dirs }: DirGroup,
-        retried: bool,
+        DirGroup { mut groups, dirs, made_for }: DirGroup,
         result: Result<DiskDone, DiskError>,
         peers: &PeerTable,
         now: Now,
@@ -68,7 +125,7 @@ impl Work {
             _ => None,
         });
         let mut again = Vec::new();
-        for ((path, version), made) in dirs.into_iter().zip(made) {
+        for (Making { path, version, .. }, made) in dirs.into_iter().zip(made).filter(|(dir, _)| dir.own) {
             // One that was there before may hold things that nobody has seen: it is walked once.
             match (made.map(|Made { stamp, empty }| (stamp, empty)), version) {
                 (Ok((stamp, settled)), Some(version))
@@ -86,25 +143,35 @@ impl Work {
                 (Ok((stamp, settled)), None) => {
                     self.changed(path, Outcome::Implied { stamp, settled }, now);
                 }
-                (Err(DiskError::NotFound), version) if !retried => again.push((path, version)),
-                (Err(error), _) => self.fail(path, Trouble::Disk(error), now),
+                (Err(error), version) => match &made_for {
+                    MadeFor::Them if error == DiskError::NotFound => {
+                        again.push(Making { path, version, own: true });
+                    }
+                    MadeFor::Them | MadeFor::Those => self.fail(path, Trouble::Disk(error), now),
+                    // What they are made for says what failed.
+                    MadeFor::Rename(_) | MadeFor::Installs(..) => {
+                        self.finished.push(Finished { path, outcome: Outcome::Failed });
+                    }
+                },
             }
         }
         // The same flush covers them. Where none was made it may cover nothing, and none comes.
-        let ended =
-            if self.unflushed.items.is_empty() { &mut self.groups_ended } else { &mut self.unflushed.groups };
+        let none = self.unflushed.items.is_empty();
+        let ended = if none { &mut self.groups_ended } else { &mut self.unflushed.groups };
         ended.append(&mut groups);
-        if again.is_empty() {
-            return;
+        match made_for {
+            MadeFor::Them if !again.is_empty() => {
+                // A directory on the way lives only through what lies beneath it.
+                let mut dirs = self.above(again.iter().map(|dir| &dir.path));
+                dirs.retain(|dir| dir.own);
+                dirs.append(&mut again);
+                dirs.sort_by(|a, b| a.path.cmp(&b.path));
+                self.store_dir_intents(dirs, MadeFor::Those, peers, out);
+            }
+            MadeFor::Them | MadeFor::Those => {}
+            MadeFor::Rename(renaming) => self.rename(renaming, out),
+            MadeFor::Installs(id, part) => self.install_part(id, part, now, out),
         }
-        // A directory on the way lives only through what lies beneath it. One that is in work is its own matter.
-        let above = ancestors(again.iter().map(|(path, _)| path));
-        let above = above.into_iter().map(|(path, _)| path).filter(|path| !self.busy.contains(path));
-        let mut dirs: Vec<_> = above.map(|path| (path, None)).collect();
-        self.busy.extend(dirs.iter().map(|(path, _)| path.clone()));
-        dirs.append(&mut again);
-        dirs.sort_by(|(a, _), (b, _)| a.cmp(b));
-        self.store_dir_intents(dirs, true, peers, out);
     }
 }
 
@@ -112,13 +179,12 @@ impl Work {
 mod tests {
     use super::super::GROUP_WAIT;
     use super::*;
-    use crate::files::fixture::{path, record, stamp};
-    use crate::ids::{RootId, Token};
+    use crate::files::fixture::{file, file_record, path, record, stamp};
+    use crate::ids::{RootId, TempId, Token};
     use crate::index::codec::encode_record;
     use crate::io::Output;
     use crate::io::disk::Stamp;
     use crate::io::store::{StoreDone, StoreError};
-    use crate::share::finish::Finished;
     use crate::share::intents::Intent;
     use crate::share::task::Task;
     use crate::time::{Instant, WallTime};
@@ -265,6 +331,71 @@ mod tests {
         rig.work.handle_store(token, Err(StoreError::Io), now(1), &mut rig.out);
         assert!(rig.out.pop().is_none());
         assert_eq!(rig.work.take_finished().0.len(), 2);
+    }
+
+    #[test]
+    fn those_above_a_renamed_file_are_stored_and_told() {
+        let mut rig = Rig::new();
+        let version = Arc::new(file_record(1, "/d/e/new", 1, 1));
+        let seen = stamp(&file(1), 1);
+        let (from, to) = (path("old"), path("d/e/new"));
+        rig.work.begin(Task::Rename { from, to, stamp: seen, version });
+        // Another one's: it is made all the same, and nothing is said of it.
+        rig.work.begin(Task::SetMeta {
+            path: path("d"),
+            stamp: seen,
+            version: Arc::new(dir(2, "d")),
+            mode: None,
+            mtime_ns: None,
+        });
+        rig.pump(now(1));
+        let renamed = |rig: &mut Rig, result| {
+            let (token, DiskOp::Rename { .. }) = rig.disk_op() else { panic!() };
+            let Rig { work, out, peers } = rig;
+            while out.pop().is_some() {}
+            work.handle_disk(token, Ok(DiskDone::Stamps([result].into())), peers, now(1), out);
+        };
+        renamed(&mut rig, Err(DiskError::NotFound));
+        let (token, rows) = rig.stored();
+        assert_eq!(rows, [[Intent { path: path("d/e"), coming: Coming::Dir(None) }]]);
+        assert!(rig.work.is_busy(&path("d/e")));
+        rig.work.handle_store(token, Ok(StoreDone::Committed), now(1), &mut rig.out);
+        let (token, DiskOp::MakeDirs { dirs, .. }) = rig.disk_op() else { panic!() };
+        assert_eq!(dirs, [(path("d"), None), (path("d/e"), None)]);
+        let made = Ok(DiskDone::Made([stands(0), stands(1)].into()));
+        rig.work.handle_disk(token, made, &rig.peers, now(1), &mut rig.out);
+        renamed(&mut rig, Ok(seen));
+        let outcomes = |items: &[Finished]| {
+            items
+                .iter()
+                .map(|item| (item.path.clone(), matches!(item.outcome, Outcome::Implied { .. })))
+                .collect()
+        };
+        let told: Vec<_> = outcomes(&rig.work.unflushed.items);
+        assert_eq!(told, [(path("d/e"), true), (path("old"), false)]);
+        assert_eq!(rig.work.unflushed.groups.len(), 1);
+    }
+
+    #[test]
+    fn what_waits_for_directories_keeps_its_temp() {
+        let mut rig = Rig::new();
+        let version = Arc::new(file_record(1, "/d/f", 1, 1));
+        let item = Ready { path: path("d/f"), version, temp: TempId(7), replaces: None, retried: true };
+        let dirs = rig.work.above([&item.path].into_iter());
+        rig.work.store_dir_intents(dirs, MadeFor::Installs(1, [item].into()), &rig.peers, &mut rig.out);
+        assert_eq!(rig.work.temps_in_use(), [TempId(7)]);
+        let (token, _) = rig.stored();
+        rig.work.handle_store(token, Ok(StoreDone::Committed), now(1), &mut rig.out);
+        assert_eq!(rig.work.temps_in_use(), [TempId(7)]);
+        let (token, DiskOp::MakeDirs { .. }) = rig.disk_op() else { panic!() };
+        let refused = Ok(DiskDone::Made([Err(DiskError::Denied)].into()));
+        rig.work.handle_disk(token, refused, &rig.peers, now(1), &mut rig.out);
+        assert_eq!(rig.work.temps_in_use(), [TempId(7)]);
+        let DiskOp::Install { .. } = rig.disk_op().1 else { panic!() };
+        // What fails is the install; the directory is free again.
+        let (items, groups) = rig.work.take_finished();
+        assert!(matches!(&items[..], [Finished { outcome: Outcome::Failed, .. }]));
+        assert!(rig.work.failures().next().is_none() && groups.len() == 1);
     }
 
     #[test]

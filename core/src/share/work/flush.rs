@@ -50,12 +50,7 @@ impl Work {
         let changes = |job: &Job| {
             matches!(
                 job,
-                Job::DirIntents(..)
-                    | Job::MakeDirs(..)
-                    | Job::Rename(_)
-                    | Job::RenameDirs(_)
-                    | Job::Remove(..)
-                    | Job::SetMeta(_)
+                Job::DirIntents(_) | Job::MakeDirs(_) | Job::Rename(_) | Job::Remove(..) | Job::SetMeta(_)
             )
         };
         // Installs flush twice.

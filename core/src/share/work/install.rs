@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::{GROUP_ITEMS_MAX, GROUP_WAIT, GROUPS_MAX, Group, Job, PER_OP, Ready, Trouble, Work, ancestors};
+use super::{GROUP_ITEMS_MAX, GROUP_WAIT, GROUPS_MAX, Group, Job, PER_OP, Ready, Trouble, Work};
 use crate::engine::outbox::Outbox;
 use crate::ids::{RootId, TempId};
 use crate::index::codec::PeerTable;
@@ -71,16 +71,20 @@ impl Work {
     }
 
     pub(super) fn install_group(&mut self, id: u64, now: Now, out: &mut Outbox) {
-        let archive = self.archive_folder(now);
         let Some(group) = self.groups.get_mut(&id) else { return };
         let items = core::mem::take(&mut group.items);
+        group.waiting += items.len().div_ceil(PER_OP);
         let mut items = items.into_iter().peekable();
         while items.peek().is_some() {
-            let part: Vec<Ready> = items.by_ref().take(PER_OP).collect();
-            group.waiting += 1;
-            let op = install_op(self.root, &part, &archive);
-            self.jobs.insert(out.disk(op), Job::GroupInstall(id, part, archive.clone()));
+            let part = items.by_ref().take(PER_OP).collect();
+            self.install_part(id, part, now, out);
         }
+    }
+
+    pub(super) fn install_part(&mut self, id: u64, part: Vec<Ready>, now: Now, out: &mut Outbox) {
+        let archive = self.archive_folder(now);
+        let op = install_op(self.root, &part, &archive);
+        self.jobs.insert(out.disk(op), Job::GroupInstall(id, part, archive));
     }
 
     /// The directories of a group were flushed, or not.
@@ -101,6 +105,8 @@ impl Work {
         }
     }
 
+    /// A part of a group was put in place, or not. What is left is tried once more when the directories above it are
+    /// made.
     pub(super) fn installed(
         &mut self,
         id: u64,
@@ -109,7 +115,7 @@ impl Work {
         results: Vec<Result<Stamp, DiskError>>,
         now: Now,
         out: &mut Outbox,
-    ) {
+    ) -> Vec<Ready> {
         let mut again = Vec::new();
         let mut finished = Vec::new();
         for (item, result) in part.into_iter().zip(results) {
@@ -129,22 +135,19 @@ impl Work {
             }
         }
         // Nothing is marked present before the directories are flushed.
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(group) = self.groups.get_mut(&id) else { return Vec::new() };
         group.finished.extend(finished);
         if again.is_empty() {
             group.waiting = group.waiting.saturating_sub(1);
             if group.waiting == 0 {
                 self.flush(Job::GroupSync(id), out);
             }
-            return;
         }
-        // A directory on the way is missing: one that lives only through what lies beneath it.
-        let op = DiskOp::MakeDirs { root: self.root, dirs: ancestors(again.iter().map(|item| &item.path)) };
-        self.jobs.insert(out.disk(op), Job::GroupDirs(id, again));
+        again
     }
 }
 
-pub(super) fn install_op(root: RootId, part: &[Ready], archive: &str) -> DiskOp {
+fn install_op(root: RootId, part: &[Ready], archive: &str) -> DiskOp {
     let items = part
         .iter()
         .map(|item| Install {
