@@ -295,7 +295,10 @@ impl Share {
                     }
                 }
                 Op::Finish { items, .. } => {
-                    let placed = items.iter().filter(|item| matches!(item.outcome, Outcome::Placed { .. }));
+                    let is_placed = |outcome: &Outcome| {
+                        matches!(outcome, Outcome::Placed { .. } | Outcome::Recovered { .. })
+                    };
+                    let placed = items.iter().filter(|item| is_placed(&item.outcome));
                     for item in placed {
                         self.intents.remove(&item.path);
                     }

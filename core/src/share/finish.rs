@@ -10,6 +10,7 @@ use crate::files::row::{Base, DiskState, PathRow};
 use crate::index::record::{EntryContent, Record};
 use crate::io::disk::Stamp;
 use crate::share::archived::Kept;
+use crate::share::leftovers::placed_unseen;
 use crate::share::pipeline::Effects;
 use crate::share::txn::{Miss, Txn};
 
@@ -37,6 +38,11 @@ pub enum Outcome {
         settled: bool,
         /// The folder of the archive in which what was replaced lies.
         archived: Option<String>,
+    },
+    /// A killed run had put this version at the path.
+    Recovered {
+        /// The version.
+        version: Arc<Record>,
     },
     /// Nothing lies at the path any more.
     Removed {
@@ -83,6 +89,17 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
             let settled = *settled || dir && row.disk.as_ref().is_some_and(listed);
             row.disk = Some(DiskState { stamp: *stamp, content: content.clone(), settled });
             txn.put_row(path, row);
+        }
+        Outcome::Recovered { version } => {
+            let mut row = txn.row(path)?;
+            let unseen = placed_unseen(version);
+            if unseen.is_some() && !knows(txn, &row, version)? {
+                row.base = base_for(txn, version, path)?;
+                row.disk = unseen;
+                txn.put_row(path, row);
+            }
+            // What lies there by now is looked at.
+            effects.again.push(path.clone());
         }
         Outcome::Removed { archived } => {
             let row = txn.row(path)?;
@@ -166,6 +183,12 @@ fn note_archived(row: &PathRow, path: &RelPath, folder: Option<&str>, effects: &
     }
 }
 
+/// Whether what a row knows came after a version, or with it: an intent of an earlier run tells nothing then.
+pub fn knows(txn: &mut Txn, row: &PathRow, version: &Record) -> Result<bool, Miss> {
+    let base = txn.base_of(row)?;
+    Ok(base.is_some_and(|base| base.uuid == version.uuid && base.clock.covers(&version.clock)))
+}
+
 /// The conflict file's record of a value that lost, if it is known.
 pub fn kept_record(txn: &mut Txn, loser: &Record) -> Result<Option<Arc<Record>>, Miss> {
     let (_, uuid) = conflict::conflict_id(loser.uuid, &loser.value_change);
@@ -189,4 +212,47 @@ pub fn base_for(txn: &mut Txn, version: &Arc<Record>, path: &RelPath) -> Result<
         Some(now) if now.looks_like(version) && path.is_key(&now.key) => Base::Index(version.uuid),
         _ => Base::Older(Box::new((**version).clone())),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::fixture::{edited, file, file_record, path, stamp};
+    use crate::ids::RootId;
+    use crate::index::codec::PeerTable;
+    use crate::share::txn::Totals;
+    use alloc::vec::Vec;
+
+    /// Applies it to a store that has nothing.
+    fn applied(txn: &mut Txn, item: &Finished) -> PathRow {
+        while apply(txn, item, &mut Effects::default()).is_err() {
+            let queries = txn.take_queries();
+            txn.loaded(queries.iter().map(|_| Vec::new()).collect(), &PeerTable::default()).unwrap();
+        }
+        txn.row(&item.path).unwrap()
+    }
+
+    #[test]
+    fn what_an_earlier_run_put_there_replaces_nothing_newer() {
+        let mut txn = Txn::new(RootId(1), Totals::default(), 0);
+        let first = Arc::new(file_record(1, "/a", 1, 1));
+        let second = Arc::new(edited(&first, file(2), 2, 1));
+        let third = Arc::new(edited(&second, file(3), 1, 2));
+        let recovered = |version: &Arc<Record>| Finished {
+            path: path("a"),
+            outcome: Outcome::Recovered { version: version.clone() },
+        };
+        let row = applied(&mut txn, &recovered(&first));
+        assert_eq!(row.content(), Some(&file(1)));
+        assert_eq!(row.base, Base::Older(Box::new((*first).clone())));
+        let (version, content) = (second.clone(), file(2));
+        let stamp = stamp(&content, 1);
+        let placed = Outcome::Placed { version, content, stamp, settled: true, archived: None };
+        let row = applied(&mut txn, &Finished { path: path("a"), outcome: placed });
+        assert_eq!(applied(&mut txn, &recovered(&first)), row);
+        assert_eq!(applied(&mut txn, &recovered(&second)), row);
+        let row = applied(&mut txn, &recovered(&third));
+        assert_eq!(row.content(), Some(&file(3)));
+        assert_eq!(row.base, Base::Older(Box::new((*third).clone())));
+    }
 }

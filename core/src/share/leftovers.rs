@@ -65,6 +65,9 @@ impl Share {
             }
             self.intents_left.push(key);
         }
+        if let Some(last) = self.intents_left.last() {
+            self.work.count_intents_from(last);
+        }
         self.unjudged = !self.intents.is_empty();
         self.sweep_temps(ctx);
     }
@@ -90,15 +93,10 @@ impl Share {
         let same_disk = self.progress.looked_through && !self.progress.tail_lost && self.renewal.is_none();
         let mut items = Vec::new();
         for (key, Leftover { path, temp, version }) in core::mem::take(&mut self.left) {
-            let placed = same_disk && there.as_ref().is_some_and(|there| !there.contains(&temp));
-            match placed.then(|| placed_unseen(&version)).flatten() {
-                Some(DiskState { stamp, content, settled }) => {
-                    let outcome = Outcome::Placed { version, content, stamp, settled, archived: None };
-                    items.push(Finished { path: path.clone(), outcome });
-                    // What lies there by now is looked at.
-                    items.push(Finished { path, outcome: Outcome::Changed });
-                }
-                None => self.work.keep_temps(key, [temp]),
+            if same_disk && there.as_ref().is_some_and(|there| !there.contains(&temp)) {
+                items.push(Finished { path, outcome: Outcome::Recovered { version } });
+            } else {
+                self.work.keep_temps(key, [temp]);
             }
         }
         if !items.is_empty() {

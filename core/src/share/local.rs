@@ -606,7 +606,7 @@ impl Judge<'_> {
             }
             return Ok(dir && !known);
         };
-        if known || intent.content() != Some(&now.content) {
+        if known || intent.content() != Some(&now.content) || finish::knows(self.txn, &row, intent)? {
             return Ok(false);
         }
         row.base = base_for(self.txn, intent, path)?;

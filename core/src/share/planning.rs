@@ -100,7 +100,7 @@ pub fn prefetch(txn: &mut Txn, op: &Op) {
         Op::Finish { items, .. } => {
             for item in items {
                 let _ = txn.row(&item.path);
-                if let Outcome::Placed { version, .. } = &item.outcome {
+                if let Outcome::Placed { version, .. } | Outcome::Recovered { version } = &item.outcome {
                     let _ = txn.record(version.uuid);
                 }
             }

@@ -399,6 +399,19 @@ mod tests {
     }
 
     #[test]
+    fn intents_come_after_those_of_earlier_runs() {
+        let mut rig = Rig::new();
+        let earlier = Work::new(RootId(1), 77).intents_key(9);
+        rig.work.count_intents_from(&earlier);
+        rig.work.count_intents_from(b"short");
+        rig.begin("a", None);
+        rig.pump(now(1));
+        rig.made(|_| Err(DiskError::Denied));
+        let keys: Vec<_> = rig.work.take_finished().1.iter().map(|id| rig.work.intents_key(*id)).collect();
+        assert!(keys.iter().all(|key| *key > earlier) && keys.len() == 1);
+    }
+
+    #[test]
     fn rows_at_their_limit_and_past_it() {
         for (count, rows) in [(GROUP_ITEMS_MAX, 1), (GROUP_ITEMS_MAX + 1, 2)] {
             let mut rig = Rig::new();

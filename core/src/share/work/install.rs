@@ -65,6 +65,13 @@ impl Work {
         }
     }
 
+    /// The last intents that earlier runs left: this one's come after them, so that those of the latest run count.
+    pub fn count_intents_from(&mut self, last: &[u8]) {
+        if let Some((_, group)) = last.split_last_chunk() {
+            self.intents_base = u64::from_be_bytes(*group);
+        }
+    }
+
     /// The key of a group's intents; no earlier run used it.
     pub fn intents_key(&self, id: u64) -> Vec<u8> {
         layout::intents_key(self.root, self.intents_base.wrapping_add(id))
