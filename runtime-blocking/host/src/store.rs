@@ -47,8 +47,8 @@ const STATEMENTS_MAX: usize = 64;
 /// What gives freed memory back to the system, see [`at_rest`].
 static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
 
-/// Names what gives freed memory back to the system once a store rests: the allocator is the process's choice, and so is
-/// this. The first one named stays.
+/// Names what gives freed memory back to the system once a store rests: the allocator is the process's choice, and so
+/// is this. The first one named stays.
 pub fn at_rest(give_back: fn()) {
     let _ = GIVE_BACK.set(give_back);
 }
