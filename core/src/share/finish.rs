@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 
 use crate::files::conflict;
 use crate::files::path::RelPath;
+use crate::files::plan::has_meta_of;
 use crate::files::row::{Base, DiskState, PathRow};
 use crate::index::record::{EntryContent, Record};
 use crate::io::disk::Stamp;
@@ -124,7 +125,7 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
         Outcome::Moved { to, version, stamp } => {
             let mut from_row = txn.row(path)?;
             let mut to_row = txn.row(to)?;
-            let base = base_for(txn, version, to)?;
+            let base = base_of_renamed(txn, &from_row, version, to)?;
             let disk = from_row.disk.take();
             from_row.base = Base::None;
             if let Some(disk) = disk {
@@ -206,6 +207,21 @@ pub fn renamed(mut disk: DiskState, to: &RelPath, now: &Stamp, effects: &mut Eff
     disk
 }
 
+/// The base of what a row knows, renamed to `to` as `version`. Bits that were not set yet at its old path are not set
+/// by the rename: with the index's version as its base, what the disk has would pass for a user's.
+pub fn base_of_renamed(
+    txn: &mut Txn,
+    row: &PathRow,
+    version: &Arc<Record>,
+    to: &RelPath,
+) -> Result<Base, Miss> {
+    let lacks = row.disk.as_ref().is_some_and(|disk| !has_meta_of(disk, version));
+    if lacks && matches!(row.base, Base::Older(_)) {
+        return Ok(Base::Older(Box::new((**version).clone())));
+    }
+    base_for(txn, version, to)
+}
+
 /// The base of content at `path` that is `version`: the index's own version where that looks the same there.
 pub fn base_for(txn: &mut Txn, version: &Arc<Record>, path: &RelPath) -> Result<Base, Miss> {
     Ok(match txn.record(version.uuid)? {
@@ -223,12 +239,19 @@ mod tests {
     use crate::share::txn::Totals;
     use alloc::vec::Vec;
 
-    /// Applies it to a store that has nothing.
-    fn applied(txn: &mut Txn, item: &Finished) -> PathRow {
-        while apply(txn, item, &mut Effects::default()).is_err() {
+    /// Does it with a store that has nothing.
+    fn done<T>(txn: &mut Txn, mut act: impl FnMut(&mut Txn) -> Result<T, Miss>) -> T {
+        loop {
+            if let Ok(result) = act(txn) {
+                return result;
+            }
             let queries = txn.take_queries();
             txn.loaded(queries.iter().map(|_| Vec::new()).collect(), &PeerTable::default()).unwrap();
         }
+    }
+
+    fn applied(txn: &mut Txn, item: &Finished) -> PathRow {
+        done(txn, |txn| apply(txn, item, &mut Effects::default()));
         txn.row(&item.path).unwrap()
     }
 
@@ -254,5 +277,26 @@ mod tests {
         let row = applied(&mut txn, &recovered(&third));
         assert_eq!(row.content(), Some(&file(3)));
         assert_eq!(row.base, Base::Older(Box::new((*third).clone())));
+    }
+
+    #[test]
+    fn bits_that_a_path_lacked_are_still_to_be_set_where_it_was_renamed_to() {
+        let mut txn = Txn::new(RootId(1), Totals::default(), 0);
+        let mut version = file_record(1, "/a", 1, 1);
+        version.meta.unix_mode = Some(0o600);
+        let version = Arc::new(version);
+        let moved = Arc::new(Record { key: "/b".into(), ..(*version).clone() });
+        done(&mut txn, |txn| txn.put_record(moved.clone()));
+        let mut based = |base: &Base, mode: u32| {
+            let stamp = Stamp { mode, ..stamp(&file(1), 1) };
+            let disk = Some(DiskState { stamp, content: file(1), settled: true });
+            let row = PathRow { disk, base: base.clone(), ..PathRow::default() };
+            done(&mut txn, |txn| base_of_renamed(txn, &row, &moved, &path("b")))
+        };
+        let older = Base::Older(Box::new((*moved).clone()));
+        assert_eq!(based(&older, 0o644), older);
+        assert_eq!(based(&older, 0o600), Base::Index(moved.uuid));
+        // What a user did to what was in step is no lack.
+        assert_eq!(based(&Base::Index(version.uuid), 0o644), Base::Index(moved.uuid));
     }
 }

@@ -583,11 +583,12 @@ impl Judge<'_> {
         let mut from_row = self.txn.row(from)?;
         let mut to_row = self.txn.row(to)?;
         self.txn.emptied(from)?;
+        let version = Arc::new(renamed(base, &record));
+        to_row.base = finish::base_of_renamed(self.txn, &from_row, &version, to)?;
         let was = from_row.disk.take();
         from_row.base = Base::None;
         from_row.implied = false;
         to_row.disk = was.map(|was| finish::renamed(was, to, &now.stamp, self.effects)).or(to_row.disk);
-        to_row.base = base_for(self.txn, &Arc::new(renamed(base, &record)), to)?;
         self.txn.put_row(from, from_row);
         self.txn.put_row(to, to_row);
         Ok(true)
