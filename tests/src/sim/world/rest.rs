@@ -14,6 +14,10 @@ const LOOK_AGAIN_FIRST: Duration = Duration::from_secs(4);
 /// and at last.
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
 
+/// So long machines that reach each other may be apart though all is quiet: who found nobody for a while tries again
+/// after growing pauses.
+const APART_MAX: Duration = Duration::from_secs(20 * 60);
+
 impl World {
     /// Gives a command; its outcome will be in the replies of its node.
     pub fn command(&mut self, index: usize, command: Command) -> CommandId {
@@ -73,7 +77,7 @@ impl World {
                 continue;
             }
             let mut unquiet = self.unquiet();
-            if unquiet.is_empty() && quiet >= QUIET {
+            if unquiet.is_empty() && quiet >= QUIET && (quiet >= APART_MAX || self.is_linked()) {
                 return Ok(());
             }
             if self.now >= end {
@@ -84,6 +88,24 @@ impl World {
             self.run_for(pause.min(end.since(self.now)));
             pause = (pause * 2).min(LOOK_AGAIN_MAX);
         }
+    }
+
+    /// Whether all machines that run and reach each other are linked, if need be by way of others. Each part of a club
+    /// is in step with itself.
+    fn is_linked(&mut self) -> bool {
+        let mut parts: Vec<usize> = (0..self.nodes.len()).collect();
+        for link in self.net.links() {
+            let ends = [0, 1].map(|side| self.net.end(link, side).filter(|end| end.open).map(|end| end.node));
+            if let [Some(one), Some(other)] = ends {
+                let (from, to) = (parts[one], parts[other]);
+                parts.iter_mut().filter(|part| **part == from).for_each(|part| *part = to);
+            }
+        }
+        let runs = |index: &usize| self.nodes[*index].engine.is_some();
+        let running: Vec<usize> = (0..self.nodes.len()).filter(runs).collect();
+        running.iter().all(|one| {
+            running.iter().all(|other| parts[*one] == parts[*other] || !self.net.joined(*one, *other))
+        })
     }
 
     /// The shares that are not at rest, and what they say.
