@@ -86,7 +86,7 @@ fn restored(seed: u64) {
     world.heal();
     world.reset_all();
     acts(&mut world, &mut rng, &all, 3);
-    if let Err(unquiet) = world.try_quiet(REST) {
+    if let Err(unquiet) = world.try_quiet(false, REST) {
         panic!("seed {seed}: {unquiet}\n{}", told(&mut world));
     }
     world.assert_same_trees(&all, SHARE);
@@ -128,7 +128,7 @@ fn a_power_cut_right_after_a_write_leaves_nothing_pending() {
             world.net.conditions = Conditions::default();
             world.run_for(10 * SECOND);
             world.restart(0);
-            if let Err(unquiet) = world.try_quiet(REST) {
+            if let Err(unquiet) = world.try_quiet(false, REST) {
                 panic!("seed {seed} {slow} {wait:?}: {unquiet}\n{}", told(&mut world));
             }
             world.assert_same_trees(&[0, 1], SHARE);

@@ -154,7 +154,7 @@ fn storm_world(seed: u64, both: bool) {
         world.run_for(Duration::from_millis(rng.below(60)));
     }
     let made = world.nodes[0].disk.tree(SHARE);
-    if let Err(unquiet) = world.try_quiet(REST) {
+    if let Err(unquiet) = world.try_quiet(false, REST) {
         let mut told = String::new();
         for index in 0..2 {
             let here = names(&world, index);

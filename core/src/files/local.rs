@@ -197,6 +197,8 @@ fn edit(view: &View<'_>, seen: &Observed<'_>, old: &Record, from_base: bool, tim
     let value = value_now(seen, entry(old));
     // The value says the new time, so a touch of the old content is over.
     let mut meta = if from_base { meta_now(view, seen, old, value.mtime) } else { meta_now_without(seen) };
+    // What has no bits, as a link, has none to set either: those of the file that it is beside stay.
+    meta.unix_mode = meta.unix_mode.or(old.meta.unix_mode);
     if *seen.content != EntryContent::Dir {
         meta.mtime = None;
     }
@@ -417,6 +419,22 @@ mod tests {
             case.finds(&file(1), Found::WithoutBase),
             LocalChange::Edit { from_base: false, time: WallTime(1), meta: Some(_), .. }
         ));
+    }
+
+    #[test]
+    fn what_has_no_bits_takes_none_from_the_file_that_it_is_beside() {
+        let mut case = Case::empty();
+        let mut shown = file_record(3, "/a", 2, 5);
+        shown.meta.unix_mode = Some(0o700);
+        case.shown = Some(shown);
+        for (content, mode) in [(EntryContent::Link("t".into()), 0o700), (file(1), 0o644)] {
+            let LocalChange::Edit { from_base: false, meta: Some(meta), .. } =
+                case.finds(&content, Found::WithoutBase)
+            else {
+                panic!()
+            };
+            assert_eq!(meta.unix_mode, Some(mode));
+        }
     }
 
     #[test]

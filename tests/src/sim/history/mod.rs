@@ -489,7 +489,7 @@ impl History {
         let (patient, end) = (self.world.now().plus(patience), self.world.now().plus(DEADLINE));
         self.waits = false;
         while self.world.now() < end {
-            let mut result = self.world.try_quiet(step.min(end.since(self.world.now())));
+            let mut result = self.world.try_quiet(true, step.min(end.since(self.world.now())));
             step = (step * 2).min(QUIET_MAX);
             self.each_step()?;
             if result.is_ok() {

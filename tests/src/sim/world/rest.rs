@@ -14,9 +14,9 @@ const LOOK_AGAIN_FIRST: Duration = Duration::from_secs(4);
 /// and at last.
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
 
-/// So long machines that reach each other may be apart though all is quiet: who found nobody for a while tries again
-/// after growing pauses.
-const APART_MAX: Duration = Duration::from_secs(20 * 60);
+/// After so long without a write a look takes machines for being at rest though they are apart. Histories look four
+/// times, for seven minutes in all, before a look is so long: who found nobody tries again after five.
+const APART_MAX: Duration = Duration::from_secs(4 * 60);
 
 impl World {
     /// Gives a command; its outcome will be in the replies of its node.
@@ -60,8 +60,8 @@ impl World {
     }
 
     /// Runs until every share is in step with its peers and nothing was written for some time; at `deadline` says
-    /// what is not.
-    pub fn try_quiet(&mut self, deadline: Duration) -> Result<(), String> {
+    /// what is not. Machines that are members of one club are to be `linked`, too, or apart for long.
+    pub fn try_quiet(&mut self, linked: bool, deadline: Duration) -> Result<(), String> {
         let end = self.now.plus(deadline);
         let mut last = self.activity();
         let mut quiet_since = self.now;
@@ -77,7 +77,7 @@ impl World {
                 continue;
             }
             let mut unquiet = self.unquiet();
-            if unquiet.is_empty() && quiet >= QUIET && (quiet >= APART_MAX || self.is_linked()) {
+            if unquiet.is_empty() && quiet >= QUIET && (!linked || quiet >= APART_MAX || self.is_linked()) {
                 return Ok(());
             }
             if self.now >= end {
@@ -161,7 +161,7 @@ impl World {
 
     /// Like [`World::try_quiet`], and fails the test with the newest lines of the log.
     pub fn run_until_quiet(&mut self, deadline: Duration) {
-        if let Err(unquiet) = self.try_quiet(deadline) {
+        if let Err(unquiet) = self.try_quiet(false, deadline) {
             panic!("not quiet after {deadline:?}:\n{unquiet}\nlast lines:\n{}", self.trace.tail(60));
         }
     }
