@@ -3,8 +3,8 @@
 //!
 //! It pays where the processor waits for the link anyway, and only for data that shrinks. The first is told by the
 //! socket: where it is full again after a while, and took little meanwhile, the link is slow. A link that keeps up with
-//! us shows itself by never being full for long; there a little is deflated each second, so that what peers say to each
-//! other takes few bytes, and all else costs a sum over the bytes.
+//! us shows itself by never being full for long; there small frames are deflated, which cost both sides more than that
+//! anyway, and a little else each second, and all other data costs a sum over the bytes.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -43,7 +43,7 @@ const MISSES_MAX: u32 = 4;
 /// When data is deflated, where it shrinks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Deflating {
-    /// Where the link is what is waited for, and [`SPARE_BYTES_PER_SECOND`] elsewhere.
+    /// Where the link is what is waited for; elsewhere small frames, and [`SPARE_BYTES_PER_SECOND`].
     #[default]
     OnSlowLinks,
     /// Always.
@@ -177,16 +177,17 @@ impl Packer {
         self.ready().len() + self.sum().len()
     }
 
-    /// Packs the first of `length` queued bytes, which are in `parts`. Returns how many of them are done with, because
-    /// they are in [`Packer::ready`]; if none, then the first [`Packer::bare`] go out from the queue.
-    pub(super) fn pack<'a, P>(&mut self, parts: P, length: usize) -> usize
+    /// Packs the first of `length` queued bytes, which are in `parts`; `small` if they are small frames. Returns how
+    /// many of them are done with, because they are in [`Packer::ready`]; if none, then the first [`Packer::bare`] go
+    /// out from the queue.
+    pub(super) fn pack<'a, P>(&mut self, parts: P, length: usize, small: bool) -> usize
     where
         P: Iterator<Item = &'a [u8]> + Clone,
     {
         self.ready.drain(..self.sent);
         self.sent = 0;
         let length = length.min(STORED_MAX);
-        if self.deflates(parts.clone(), length) {
+        if self.deflates(parts.clone(), length, small) {
             return length;
         }
         let mut sum = Sum::default();
@@ -214,22 +215,20 @@ impl Packer {
     }
 
     /// Whether `length` bytes were worth it and are deflated in [`Packer::ready`].
-    fn deflates<'a, P>(&mut self, parts: P, length: usize) -> bool
+    fn deflates<'a, P>(&mut self, parts: P, length: usize, small: bool) -> bool
     where
         P: Iterator<Item = &'a [u8]> + Clone,
     {
-        if !self.pace.pays(length) {
-            self.deflater = None;
-            return false;
-        }
-        if length < DEFLATE_MIN {
+        if length < DEFLATE_MIN || !(small || self.pace.pays(length)) {
             return false;
         }
         if self.unseen > 0 {
             self.unseen -= 1;
             return false;
         }
-        self.pace.spare = self.pace.spare.saturating_sub(length as u64);
+        if !small {
+            self.pace.spare = self.pace.spare.saturating_sub(length as u64);
+        }
         let deflater = self.deflater.get_or_insert_with(Deflater::new);
         let mut data = Vec::new();
         let mut shrinks = |from, count| {
@@ -237,7 +236,9 @@ impl Packer {
             // An eighth less, or it is not worth the other side's time either.
             deflater.deflate(within(parts.clone(), from, count), count - count / 8, &mut data)
         };
-        let sampled = length < 2 * SAMPLE_BYTES || shrinks((length - SAMPLE_BYTES) / 2, SAMPLE_BYTES);
+        // The middle of small frames says nothing of the others.
+        let sampled =
+            small || length < 2 * SAMPLE_BYTES || shrinks((length - SAMPLE_BYTES) / 2, SAMPLE_BYTES);
         if !sampled || !shrinks(0, length) {
             self.misses = MISSES_MAX.min(self.misses + 1);
             self.unseen = (1 << self.misses) - 1;

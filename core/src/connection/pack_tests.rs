@@ -64,10 +64,15 @@ fn credit_is_not_renewed_on_a_fast_link() {
 
 /// Packs all of `bytes` as if they were queued in two parts, and takes what comes out apart again.
 fn round_trip(packer: &mut Packer, bytes: &[u8]) -> (usize, usize) {
+    round_trip_of(packer, bytes, false)
+}
+
+fn round_trip_of(packer: &mut Packer, bytes: &[u8], small: bool) -> (usize, usize) {
     let (mut sent, mut found, mut deflated) = (vec![], vec![], 0);
     let mut rest = bytes;
     while !rest.is_empty() {
-        let done = packer.pack([&rest[..rest.len() / 2], &rest[rest.len() / 2..]].into_iter(), rest.len());
+        let done =
+            packer.pack([&rest[..rest.len() / 2], &rest[rest.len() / 2..]].into_iter(), rest.len(), small);
         sent.extend_from_slice(packer.ready());
         let (ready, bare) = (packer.ready().len(), packer.bare());
         assert_eq!(done == 0, bare > 0);
@@ -113,6 +118,11 @@ fn what_shrinks_is_deflated_and_what_does_not_is_hardly_tried() {
     let mut packer = Packer::new(Deflating::OnSlowLinks, 0);
     assert_eq!(round_trip(&mut packer, &text).1, 0);
     assert!(packer.deflater.is_none());
+    // Small frames are deflated on any, and take nothing off what is spare.
+    packer.sends(at(1000));
+    let (spare, units) = (packer.pace.spare, text.len().div_ceil(STORED_MAX));
+    assert_eq!(round_trip_of(&mut packer, &text, true).1, units);
+    assert_eq!(packer.pace.spare, spare);
 }
 
 #[test]
@@ -131,6 +141,7 @@ fn a_slow_link_pays_until_its_credit_is_used_up() {
     }
     let expected = CREDIT_BYTES / (STORED_MAX as u64 / 2);
     assert!((expected - 2..=expected).contains(&units), "{units} units");
+    packer.rest();
     assert!(packer.deflater.is_none());
 }
 

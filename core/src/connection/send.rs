@@ -7,12 +7,17 @@ use alloc::vec::Vec;
 
 use crate::channel::{Channel, ChannelFault, RECORD_MAX};
 use crate::connection::pack::{Deflating, Packer};
+use crate::connection::units::STORED_MAX;
 use crate::time::Instant;
 use crate::wire::frame::{self, PAYLOAD_END, PIECE_MAX};
 use crate::wire::message::{Encoding, Message};
 
 /// Small frames are gathered in one buffer up to about so many bytes.
 const GATHER_MAX: usize = 64 * 1024;
+
+/// A payload of so many bytes at most is gathered with the frames around it: copying it costs less than a part of its
+/// own, and deflating it a tenth of what its file costs both sides anyway.
+const GATHERED_PAYLOAD_MAX: usize = 2 * 1024;
 
 /// Parts that are put into one record at most; one stays free for what ends a unit.
 const PARTS_MAX: usize = 9;
@@ -112,6 +117,9 @@ impl SendQueue {
             return;
         }
         self.append(false, |out| frame::write_chunk_start(bytes.len(), out));
+        if bytes.len() <= GATHERED_PAYLOAD_MAX {
+            return self.append(false, |out| out.extend_from_slice(&bytes));
+        }
         self.bytes += bytes.len();
         self.parts.push_back(Part { bytes, sent: 0, frame_at: None, grows: false });
     }
@@ -199,10 +207,25 @@ impl SendQueue {
     fn pack(&mut self) {
         let Some(mut packer) = self.packer.take() else { return };
         while packer.bare() == 0 && self.bytes > 0 && packer.ready().len() < RECORD_MAX {
-            let done = packer.pack(self.parts.iter().map(Part::rest), self.bytes);
+            let small = self.is_next_small();
+            let done = packer.pack(self.parts.iter().map(Part::rest), self.bytes, small);
             self.advance(done);
         }
         self.packer = Some(packer);
+    }
+
+    /// Whether most of the next unit are frames that were gathered, each of which costs more than to deflate it.
+    fn is_next_small(&self) -> bool {
+        let (mut length, mut gathered) = (0, 0);
+        for part in &self.parts {
+            let taken = part.rest().len().min(STORED_MAX - length);
+            length += taken;
+            gathered += if part.grows { taken } else { 0 };
+            if length == STORED_MAX {
+                break;
+            }
+        }
+        2 * gathered > length
     }
 
     fn advance(&mut self, mut length: usize) {
@@ -257,6 +280,32 @@ mod tests {
     use crate::wire::directory::DirectoryMessage;
     use crate::wire::frame::{LENGTH_MAX, Parser};
     use alloc::vec;
+
+    /// Small payloads lie with their frames in one part, and make the next unit one of small frames; others do not.
+    #[test]
+    fn small_payloads_are_gathered() {
+        let queued = |lengths: &[usize]| {
+            let mut queue = SendQueue::default();
+            for &length in lengths {
+                let data = DirectoryMessage::Data { sha256: Sha256([1; 32]), range: (0, length as u64) };
+                queue.message_with_payload(&Message::Directory(data), vec![b'x'; length]);
+            }
+            let mut bytes = Vec::new();
+            let mut channel = Channel::Plain(PlainChannel::new(true, [0; 32]));
+            let (parts, small, length) = (queue.parts.len(), queue.is_next_small(), queue.bytes());
+            queue.seal(&mut channel, &mut bytes, usize::MAX, Instant(0)).unwrap();
+            assert_eq!(bytes.len(), length);
+            (parts, small)
+        };
+        const MAX: usize = GATHERED_PAYLOAD_MAX;
+        assert_eq!(queued(&[MAX; 20]), (1, true));
+        assert_eq!(queued(&[MAX + 1]), (3, false));
+        assert_eq!(queued(&[MAX, MAX + 1, MAX, MAX]), (3, true));
+        // What comes behind the unit that is next says nothing of it.
+        assert_eq!(queued(&[PIECE_MAX, MAX, MAX]), (3, false));
+        let many = [MAX; 2 * GATHER_MAX / MAX];
+        assert_eq!(queued(&many), (3, true));
+    }
 
     /// Cut after any number of bytes, what goes out are whole frames, and none that had not begun.
     #[test]
