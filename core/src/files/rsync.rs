@@ -227,6 +227,16 @@ impl Iterator for Commands<'_> {
     }
 }
 
+/// How many bytes a delta makes; `None` where it is none.
+pub fn made_bytes(delta: &[u8]) -> Option<u64> {
+    Commands::of(delta).try_fold(0u64, |made, command| {
+        made.checked_add(match command.ok()? {
+            Command::Literal(bytes) => bytes.len() as u64,
+            Command::Copy { len, .. } => len,
+        })
+    })
+}
+
 /// Whether a delta makes exactly `len` bytes out of an old content of `old` bytes.
 pub fn is_delta(delta: &[u8], old: u64, len: u64) -> bool {
     let made = Commands::of(delta).try_fold(0u64, |made, command| {

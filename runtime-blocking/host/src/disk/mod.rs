@@ -1,8 +1,8 @@
 //! The disk pool: carries out [`DiskOp`]s on a few threads, each with exactly one completion.
 //!
 //! Owns the open roots and the order of work. What touches one temp (but for its flushes), one walk, or the life of one
-//! root happens in the order in which it was submitted; all else runs in parallel. Knows nothing of shares, records or
-//! peers.
+//! root begins in the order in which it was submitted, and alone, except that two writes to other bytes of one temp run
+//! side by side; all else runs in parallel. Knows nothing of shares, records or peers.
 
 mod archive;
 mod install;
@@ -17,11 +17,13 @@ mod walk;
 pub(crate) use walk::readable;
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use clearskies_core::files::rsync::made_bytes;
 use clearskies_core::ids::{RootId, TempId, Token};
 use clearskies_core::io::disk::{DiskDone, DiskError, DiskOp};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -85,12 +87,25 @@ enum Lane {
     Temp(RootId, TempId),
 }
 
+/// So many writes to one temp run side by side: one is hashed while the other is written. More would only hold up
+/// others, as nothing is slower than the hash.
+const ABREAST_MAX: usize = 2;
+
 /// One piece of work.
 struct Job {
     /// Counts up; the oldest goes first.
     number: u64,
     lane: Option<Lane>,
+    /// The bytes of a temp that it writes, if that is all that it does.
+    written: Option<Range<u64>>,
     work: Work,
+}
+
+/// Work of one lane that is ready or running, and what waits behind it.
+#[derive(Default)]
+struct Order {
+    running: Vec<(u64, Option<Range<u64>>)>,
+    waiting: VecDeque<Job>,
 }
 
 enum Work {
@@ -117,24 +132,30 @@ struct Queue {
     ready: VecDeque<Job>,
     hashes: VecDeque<Job>,
     hashing: usize,
-    /// Lanes with a job that is ready or running, and what waits behind it.
-    lanes: HashMap<Lane, VecDeque<Job>>,
+    /// Lanes with a job that is ready or running.
+    lanes: HashMap<Lane, Order>,
     submitted: u64,
     closed: bool,
 }
 
 impl Queue {
-    fn push(&mut self, lane: Option<Lane>, work: Work) {
+    fn push(&mut self, lane: Option<Lane>, written: Option<Range<u64>>, work: Work) {
         self.submitted += 1;
-        let job = Job { number: self.submitted, lane, work };
-        if let Some(lane) = lane {
-            if let Some(waiting) = self.lanes.get_mut(&lane) {
-                waiting.push_back(job);
-                return;
+        let job = Job { number: self.submitted, lane, written, work };
+        match lane {
+            None => self.make_ready(job),
+            Some(lane) => {
+                self.lanes.entry(lane).or_default().waiting.push_back(job);
+                self.drive(lane);
             }
-            self.lanes.insert(lane, VecDeque::new());
         }
-        self.make_ready(job);
+    }
+
+    /// Makes ready what need not wait any more in a lane.
+    fn drive(&mut self, lane: Lane) {
+        while let Some(job) = self.lanes.get_mut(&lane).and_then(Order::next) {
+            self.make_ready(job);
+        }
     }
 
     fn make_ready(&mut self, job: Job) {
@@ -157,15 +178,43 @@ impl Queue {
         self.hashes.pop_front()
     }
 
-    /// Lets the next job of a lane go.
-    fn leave(&mut self, lane: Lane) {
-        match self.lanes.get_mut(&lane).and_then(VecDeque::pop_front) {
-            Some(job) => self.make_ready(job),
-            None => {
-                self.lanes.remove(&lane);
-            }
+    /// A job of a lane is done.
+    fn leave(&mut self, lane: Lane, number: u64) {
+        if let Some(order) = self.lanes.get_mut(&lane) {
+            order.running.retain(|(other, _)| *other != number);
+        }
+        self.drive(lane);
+        if self.lanes.get(&lane).is_some_and(|order| order.running.is_empty()) {
+            self.lanes.remove(&lane);
         }
     }
+}
+
+impl Order {
+    /// The oldest job that waits, if it may run beside those that do.
+    fn next(&mut self) -> Option<Job> {
+        let written = &self.waiting.front()?.written;
+        let apart = |other: &Option<Range<u64>>| match (written, other) {
+            (Some(this), Some(other)) => this.end <= other.start || other.end <= this.start,
+            _ => false,
+        };
+        if self.running.len() >= ABREAST_MAX || !self.running.iter().all(|(_, other)| apart(other)) {
+            return None;
+        }
+        let job = self.waiting.pop_front()?;
+        self.running.push((job.number, job.written.clone()));
+        Some(job)
+    }
+}
+
+/// See [`Job::written`].
+fn written(op: &DiskOp) -> Option<Range<u64>> {
+    let (offset, len) = match op {
+        DiskOp::WriteTemp { offset, data, .. } => (*offset, data.0.len() as u64),
+        DiskOp::PatchTemp { offset, delta, .. } => (*offset, made_bytes(&delta.0)?),
+        _ => return None,
+    };
+    Some(offset..offset.saturating_add(len))
 }
 
 impl DiskPool {
@@ -219,6 +268,7 @@ impl DiskPool {
 
     /// Takes an operation. Its completion may come before this returns.
     pub fn submit(&self, token: Token, op: DiskOp) {
+        let written = written(&op);
         let mut queue = lock(&self.shared.queue);
         if queue.closed {
             drop(queue);
@@ -239,10 +289,10 @@ impl DiskPool {
                 });
                 for temp in temps {
                     let work = Work::RemoveTemp(root, temp, removal.clone());
-                    queue.push(Some(Lane::Temp(root, temp)), work);
+                    queue.push(Some(Lane::Temp(root, temp)), None, work);
                 }
             }
-            op => queue.push(lane_of(&op), Work::Op(token, op)),
+            op => queue.push(lane_of(&op), written, Work::Op(token, op)),
         }
         drop(queue);
         self.shared.wake.notify_all();
@@ -251,7 +301,9 @@ impl DiskPool {
     /// How many operations wait or run.
     pub fn pending(&self) -> usize {
         let queue = lock(&self.shared.queue);
-        queue.ready.len() + queue.hashes.len() + queue.lanes.values().map(VecDeque::len).sum::<usize>()
+        queue.ready.len()
+            + queue.hashes.len()
+            + queue.lanes.values().map(|order| order.waiting.len()).sum::<usize>()
     }
 
     /// Ends the threads. What runs is finished (hashing is broken off), what waits completes with
@@ -267,7 +319,7 @@ impl DiskPool {
             self.shared.disk.stop.store(true, Ordering::Relaxed);
             let mut jobs: Vec<Job> = queue.ready.drain(..).collect();
             jobs.extend(queue.hashes.drain(..));
-            jobs.extend(queue.lanes.drain().flat_map(|(_, waiting)| waiting));
+            jobs.extend(queue.lanes.drain().flat_map(|(_, order)| order.waiting));
             jobs
         };
         self.shared.wake.notify_all();
@@ -330,7 +382,7 @@ impl Shared {
     }
 
     fn carry_out(&self, job: Job, scratch: &mut Scratch) {
-        let Job { lane, work, .. } = job;
+        let Job { number, lane, work, .. } = job;
         let hashing = matches!(work, Work::Op(_, DiskOp::Hash { .. }));
         let (ticket, result) = match work {
             Work::Op(token, op) => (Ticket::Whole(token), guarded(|| self.disk.execute(op, scratch))),
@@ -345,10 +397,10 @@ impl Shared {
                 queue.hashing -= 1;
             }
             if let Some(lane) = lane.filter(|_| !queue.closed) {
-                queue.leave(lane);
+                queue.leave(lane, number);
             }
             drop(queue);
-            self.wake.notify_one();
+            self.wake.notify_all();
         }
         self.finish(ticket, result);
     }

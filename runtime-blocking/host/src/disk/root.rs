@@ -46,7 +46,7 @@ pub(super) struct Root {
     inode: u64,
     check: Mutex<Check>,
     /// Temps that are open for writing.
-    pub(super) temps: Mutex<HashMap<TempId, Arc<Mutex<OpenTemp>>>>,
+    pub(super) temps: Mutex<HashMap<TempId, Arc<OpenTemp>>>,
     /// Walks that are under way.
     pub(super) walks: Mutex<HashMap<u64, Walk>>,
     /// Whether the kernel resolves beneath by itself.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use clearskies_core::files::path::RelPath;
@@ -27,18 +27,28 @@ const DEFAULT_MODE: u32 = 0o666;
 /// Pieces of a temp that may be written ahead of its hash and still are taken into it on the way.
 const AHEAD_MAX: usize = 64;
 
+/// So much of what was written ahead is taken into the hash at once by who closes the gap; the next one goes on.
+const CATCH_UP_BYTES: u64 = 8 << 20;
+
 /// A large temp that is open for writing.
 pub(super) struct OpenTemp {
     file: File,
+    pub(super) taken: Mutex<Taken>,
+    /// Whether its name is durable.
+    named: AtomicBool,
+}
+
+/// What of a temp its hash has taken. Only one thread hashes at a time, and others write meanwhile.
+pub(super) struct Taken {
     /// Of the first `hashed` bytes.
     context: digest::Context,
     pub(super) hashed: u64,
+    /// Behind what is being taken just now; `hashed` where nothing is.
+    until: u64,
     /// Where pieces begin that were written ahead of them, and where they end.
     ahead: BTreeMap<u64, u64>,
     /// False once bytes that the hash has taken were written again.
     in_order: bool,
-    /// Whether its name is durable.
-    named: bool,
 }
 
 /// The file name of a temp.
@@ -216,15 +226,15 @@ pub(super) fn open(root: &Root, temp: TempId, size: u64) -> Result<DiskDone, Dis
         }
         return Err(failed(error));
     }
-    let open = OpenTemp {
-        file,
+    let taken = Taken {
         context: digest::Context::new(&digest::SHA256),
         hashed: 0,
+        until: 0,
         ahead: BTreeMap::new(),
         in_order: true,
-        named: false,
     };
-    lock(&root.temps).insert(temp, Arc::new(Mutex::new(open)));
+    let open = OpenTemp { file, taken: Mutex::new(taken), named: AtomicBool::new(false) };
+    lock(&root.temps).insert(temp, Arc::new(open));
     Ok(DiskDone::TempOpened { existing })
 }
 
@@ -245,7 +255,7 @@ fn reserve(file: &File, existing: u64, size: u64) -> Result<(), Errno> {
     }
 }
 
-fn opened(root: &Root, temp: TempId) -> Result<Arc<Mutex<OpenTemp>>, DiskError> {
+fn opened(root: &Root, temp: TempId) -> Result<Arc<OpenTemp>, DiskError> {
     lock(&root.temps).get(&temp).cloned().ok_or(DiskError::NotFound)
 }
 
@@ -257,14 +267,12 @@ pub(super) fn write(
     data: &[u8],
     scratch: &mut Scratch,
 ) -> Result<DiskDone, DiskError> {
-    let temp_arc = opened(root, temp)?;
-    let mut open = lock(&temp_arc);
+    let open = opened(root, temp)?;
     let failed = |e| fail("write the temp", &temp_name(temp), e);
     if i64::try_from(offset.saturating_add(data.len() as u64)).is_err() {
         return Err(failed(Errno::FBIG));
     }
-    open.file.write_all_at(data, offset).map_err(|e| failed(errno(&e)))?;
-    open.hash(offset, data, scratch);
+    open.write(offset, data, scratch).map_err(failed)?;
     Ok(DiskDone::Unit)
 }
 
@@ -277,19 +285,17 @@ pub(super) fn patch(
     delta: &[u8],
     scratch: &mut Scratch,
 ) -> Result<DiskDone, DiskError> {
-    let temp_arc = opened(root, temp)?;
-    let mut open = lock(&temp_arc);
+    let open = opened(root, temp)?;
     let mut dirs = Dirs::new(root);
     let source = open_content(&mut dirs, from, stamp)?;
-    let failed = |e: std::io::Error| fail("write the temp", &temp_name(temp), errno(&e));
+    let failed = |e| fail("write the temp", &temp_name(temp), e);
     let mut at = offset;
     let mut buffer = scratch.take();
     let mut patch = || -> Result<(), DiskError> {
         for command in Commands::of(delta) {
             match command.map_err(|_| DiskError::Io)? {
                 Command::Literal(range) => {
-                    open.file.write_all_at(&delta[range.clone()], at).map_err(failed)?;
-                    open.hash(at, &delta[range.clone()], scratch);
+                    open.write(at, &delta[range.clone()], scratch).map_err(failed)?;
                     at = at.saturating_add(range.len() as u64);
                 }
                 Command::Copy { from, len } => {
@@ -297,12 +303,11 @@ pub(super) fn patch(
                     while done < len {
                         let part = usize::try_from(len - done).unwrap_or(usize::MAX).min(buffer.len());
                         let part = read_at(&source, &mut buffer[..part], from.saturating_add(done));
-                        let part = part.map_err(failed)?;
+                        let part = part.map_err(|e| failed(errno(&e)))?;
                         if part == 0 {
                             return Err(DiskError::Changed);
                         }
-                        open.file.write_all_at(&buffer[..part], at).map_err(failed)?;
-                        open.hash(at, &buffer[..part], scratch);
+                        open.write(at, &buffer[..part], scratch).map_err(failed)?;
                         at = at.saturating_add(part as u64);
                         done += part as u64;
                     }
@@ -322,50 +327,90 @@ pub(super) fn patch(
 }
 
 impl OpenTemp {
-    /// Takes what was written into the hash, and with it what lies behind and was written before. What it leaves out
-    /// is read in the end.
-    fn hash(&mut self, offset: u64, data: &[u8], scratch: &mut Scratch) {
-        let end = offset + data.len() as u64;
-        if offset < self.hashed {
-            self.in_order = false;
-            self.ahead.clear();
+    /// Writes, and takes what was written into the hash where it is its turn. What the hash leaves out is read in the
+    /// end.
+    fn write(&self, offset: u64, data: &[u8], scratch: &mut Scratch) -> Result<(), Errno> {
+        let written = self.file.write_all_at(data, offset).map_err(|e| errno(&e));
+        let end = offset.saturating_add(data.len() as u64);
+        let mut taken = lock(&self.taken);
+        // What a write that failed left is not known.
+        taken.in_order &= written.is_ok() && offset >= taken.until;
+        written?;
+        if !taken.in_order {
+            return Ok(());
         }
-        if !self.in_order {
-            return;
+        if offset == taken.until && taken.until == taken.hashed {
+            taken.until = end;
+            let mut context = taken.context.clone();
+            drop(taken);
+            context.update(data);
+            taken = lock(&self.taken);
+            taken.take(context);
+        } else {
+            taken.is_ahead(offset, end);
         }
-        if offset > self.hashed {
-            if self.ahead.len() < AHEAD_MAX {
-                self.ahead.insert(offset, end);
-            }
-            return;
-        }
-        self.context.update(data);
-        self.hashed = end;
-        while let Some(end) = self.ahead.remove(&self.hashed) {
+        drop(taken);
+        self.catch_up(scratch);
+        Ok(())
+    }
+
+    /// Takes what lies behind the hash and was written before into it, unless another thread does.
+    fn catch_up(&self, scratch: &mut Scratch) {
+        let mut taken = lock(&self.taken);
+        let last = taken.hashed.saturating_add(CATCH_UP_BYTES);
+        while taken.in_order && taken.until == taken.hashed && taken.hashed < last {
+            let start = taken.hashed;
+            let Some(end) = taken.ahead.remove(&start) else { return };
             let buffer = scratch.buffer();
-            while self.hashed < end {
-                let len = usize::try_from(end - self.hashed).unwrap_or(usize::MAX).min(buffer.len());
-                let Ok(len @ 1..) = read_at(&self.file, &mut buffer[..len], self.hashed) else { return };
-                self.context.update(&buffer[..len]);
-                self.hashed += len as u64;
+            let len = usize::try_from(end - start).unwrap_or(usize::MAX).min(buffer.len());
+            taken.until = start + len as u64;
+            if taken.until < end {
+                let rest = taken.until;
+                taken.ahead.insert(rest, end);
             }
+            let mut context = taken.context.clone();
+            drop(taken);
+            let read = self.file.read_exact_at(&mut buffer[..len], start);
+            context.update(&buffer[..len]);
+            taken = lock(&self.taken);
+            match read {
+                Ok(()) => taken.take(context),
+                Err(_) => (taken.in_order, taken.until) = (false, start),
+            }
+        }
+    }
+}
+
+impl Taken {
+    /// What was being taken is in this hash now.
+    fn take(&mut self, context: digest::Context) {
+        self.context = context;
+        self.hashed = self.until;
+    }
+
+    /// Notes what is written before the hash comes to it.
+    fn is_ahead(&mut self, offset: u64, end: u64) {
+        if let Some((_, before)) = self.ahead.range_mut(..offset).next_back()
+            && *before == offset
+        {
+            *before = end;
+        } else if let Some(known) = self.ahead.get_mut(&offset) {
+            *known = end.max(*known);
+        } else if self.ahead.len() < AHEAD_MAX {
+            self.ahead.insert(offset, end);
         }
     }
 }
 
 /// [`DiskOp::FlushTemp`](clearskies_core::io::DiskOp::FlushTemp). Others may write to the temp meanwhile.
 pub(super) fn flush(root: &Root, temp: TempId) -> Result<DiskDone, DiskError> {
-    let temp_arc = opened(root, temp)?;
+    let open = opened(root, temp)?;
     let failed = |e| fail("flush the temp", &temp_name(temp), e);
-    let (file, named) = {
-        let open = lock(&temp_arc);
-        (open.file.try_clone().map_err(|e| failed(errno(&e)))?, open.named)
-    };
-    rustix::fs::fdatasync(&file).map_err(failed)?;
-    if !named {
+    rustix::fs::fdatasync(&open.file).map_err(failed)?;
+    if !open.named.load(Ordering::Relaxed) {
         let tmp = root.open(".clearskies/tmp", LISTED).map_err(failed)?;
         rustix::fs::fsync(&tmp).map_err(failed)?;
-        lock(&temp_arc).named = true;
+        open.named.store(true, Ordering::Relaxed);
     }
     Ok(DiskDone::Unit)
 }
@@ -379,19 +424,19 @@ pub(super) fn finish_temp(
     scratch: &mut Scratch,
     stop: &AtomicBool,
 ) -> Result<DiskDone, DiskError> {
-    let Some(temp_arc) = lock(&root.temps).remove(&temp) else {
+    let Some(open) = lock(&root.temps).remove(&temp) else {
         return Ok(DiskDone::Staged(vec![Err(DiskError::NotFound)]));
     };
-    let mut open = lock(&temp_arc);
+    let mut taken = lock(&open.taken);
     let failed = |e| fail("finish the temp", &temp_name(temp), e);
-    if !open.in_order {
-        open.context = digest::Context::new(&digest::SHA256);
-        open.hashed = 0;
+    if !taken.in_order {
+        taken.context = digest::Context::new(&digest::SHA256);
+        taken.hashed = 0;
     }
-    let OpenTemp { file, context, hashed, .. } = &mut *open;
-    let staged = hash_from(file, *hashed, context, scratch, stop)
+    let Taken { context, hashed, .. } = &mut *taken;
+    let staged = hash_from(&open.file, *hashed, context, scratch, stop)
         .map_err(|e| failed(errno(&e)))
-        .and_then(|_| finish_file(file, mode, mtime_ns).map_err(failed))
+        .and_then(|_| finish_file(&open.file, mode, mtime_ns).map_err(failed))
         .map(|stamp| Staged { sha256: finish(context.clone()), stamp });
     Ok(DiskDone::Staged(vec![staged]))
 }

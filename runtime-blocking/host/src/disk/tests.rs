@@ -11,10 +11,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use clearskies_core::files::path::RelPath;
+use clearskies_core::files::rsync::{DeltaWriter, made_bytes};
 use clearskies_core::ids::{RootId, Sha256, TempId, Token};
 use clearskies_core::io::disk::{
     Bytes, DiskDone, DiskError, DiskOp, Install, Kind, Remove, Stage, StageContent, Staged, Stamp,
 };
+use clearskies_core::rng::Rng;
 use tempfile::TempDir;
 
 use super::{DiskPool, DiskResult};
@@ -330,6 +332,74 @@ fn writes_of_one_temp_keep_their_order() {
             }
         }
         assert!(result.is_ok());
+    }
+}
+
+/// Two writes to other bytes of one temp are ready together; all else of it waits for what came before.
+#[test]
+fn writes_apart_run_side_by_side() {
+    let temp = TempId(1);
+    let write = |offset, len| DiskOp::WriteTemp { root: ROOT, temp, offset, data: Bytes(vec![1; len]) };
+    let ready = |ops: Vec<DiskOp>, done: &[u64]| {
+        let mut queue = super::Queue::default();
+        for op in ops {
+            queue.push(super::lane_of(&op), super::written(&op), super::Work::Op(Token(1), op));
+        }
+        done.iter().for_each(|number| queue.leave(super::Lane::Temp(ROOT, temp), *number));
+        queue.ready.iter().map(|job| job.number).collect::<Vec<_>>()
+    };
+    let finish = || DiskOp::FinishTemp { root: ROOT, temp, mode: None, mtime_ns: None };
+    let open = || DiskOp::OpenTemp { root: ROOT, temp, size: 100 };
+    assert_eq!(ready(vec![open(), write(0, 10), write(10, 10)], &[]), [1]);
+    assert_eq!(ready(vec![open(), write(0, 10), write(10, 10)], &[1]), [1, 2, 3]);
+    assert_eq!(ready(vec![write(10, 10), write(0, 10), write(20, 10)], &[]), [1, 2]);
+    assert_eq!(ready(vec![write(10, 10), write(0, 10), write(20, 10)], &[2]), [1, 2, 3]);
+    assert_eq!(ready(vec![write(10, 10), write(0, 11), write(50, 10)], &[]), [1]);
+    assert_eq!(ready(vec![write(10, 10), write(19, 1), write(50, 10)], &[1]), [1, 2, 3]);
+    assert_eq!(ready(vec![write(0, 10), finish(), write(50, 10)], &[]), [1]);
+    assert_eq!(ready(vec![write(0, 10), write(50, 10), finish()], &[1]), [1, 2]);
+    assert_eq!(ready(vec![write(0, 10), write(50, 10), finish()], &[1, 2]), [1, 2, 3]);
+    let mut delta = DeltaWriter::default();
+    delta.copy(0, 7);
+    delta.literal(b"abc");
+    let delta = Bytes(delta.finish());
+    assert_eq!(made_bytes(&delta.0), Some(10));
+    assert_eq!(made_bytes(&delta.0[1..]), None);
+}
+
+/// Whatever runs beside what, and whatever is written twice: the hash is that of what is there in the end.
+#[test]
+fn pieces_in_any_order_make_one_hash() {
+    const PIECE: usize = 100_000;
+    let bench = Bench::new();
+    let mut rng = Rng::from_seed([7; 32]);
+    let mut content = vec![0; 40 * PIECE];
+    for round in 0..4 {
+        let temp = TempId(round);
+        bench.submit(DiskOp::OpenTemp { root: ROOT, temp, size: content.len() as u64 });
+        let mut order: Vec<usize> = (0..40).collect();
+        for at in (1..order.len()).rev() {
+            // Pieces overtake others that are near, or any.
+            let reach = if round % 2 == 0 { 4 } else { 40 };
+            order.swap(at, at - rng.below(reach.min(at as u64 + 1)) as usize);
+        }
+        if round > 1 {
+            order.extend([3, 20, 39]);
+        }
+        for piece in order {
+            let offset = piece * PIECE;
+            rng.fill(&mut content[offset..offset + PIECE]);
+            let data = Bytes(content[offset..offset + PIECE].to_vec());
+            bench.submit(DiskOp::WriteTemp { root: ROOT, temp, offset: offset as u64, data });
+        }
+        let finish = bench.submit(DiskOp::FinishTemp { root: ROOT, temp, mode: None, mtime_ns: None });
+        let staged = loop {
+            match bench.done.recv_timeout(Duration::from_secs(10)).unwrap() {
+                (token, Ok(DiskDone::Staged(staged))) if token == finish => break staged,
+                (_, result) => assert!(result.is_ok(), "{result:?}"),
+            }
+        };
+        assert_eq!(staged[0].unwrap().sha256, sha(&content), "round {round}");
     }
 }
 

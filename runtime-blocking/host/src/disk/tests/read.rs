@@ -136,7 +136,7 @@ fn large_temps_are_written_resumed_and_hashed() {
     let hashed = || {
         let root = bench.pool.shared.disk.root(ROOT).unwrap();
         let temp = crate::disk::lock(&root.temps).get(&TempId(1)).cloned().unwrap();
-        crate::disk::lock(&temp).hashed
+        crate::disk::lock(&temp.taken).hashed
     };
     assert_eq!(write(0, 1), Err(DiskError::NotFound));
     assert_eq!(finish(), Err(DiskError::NotFound));
