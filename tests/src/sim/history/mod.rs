@@ -55,6 +55,8 @@ const DECISIONS_MAX: u32 = 5;
 /// How long a machine may take a connection for alive of which only the other side has heard that it ended: it sends
 /// away whoever calls meanwhile (protocol §5).
 const HALF_OPEN: Duration = Duration::from_secs(90);
+/// A machine whose death has begun is dead after so long: more than a flush of a slow disk takes.
+const DEATH_MAX: Duration = Duration::from_secs(10);
 /// Room on a volume that is not full.
 const ROOM: u64 = 1 << 40;
 /// Where a folder lies whose place an empty one took.
@@ -317,9 +319,13 @@ impl History {
 
     /// Mends everything that was broken, and starts what is down.
     fn heal(&mut self) {
-        if self.dying.is_some() && self.world.ambush.is_none() {
-            // Its death has begun, and comes when that output is carried out.
+        if let Some((node, _)) = self.dying.filter(|_| self.world.ambush.is_none()) {
+            // Its death has begun, and comes when that output is carried out, which takes a while on a slow disk.
+            let until = self.world.now().plus(DEATH_MAX);
             self.world.run_for(Duration::from_secs(1));
+            while self.runs(node) && self.world.now() < until {
+                self.world.run_for(Duration::from_secs(1));
+            }
         }
         self.world.ambush = None;
         self.world.silence_liars();
