@@ -9,7 +9,7 @@ use crate::files::path::RelPath;
 use crate::files::row::PathRow;
 use crate::ids::Uuid;
 use crate::index::author::{self, Revision, Unmade};
-use crate::index::record::{Change, EntryValue, Record, Value};
+use crate::index::record::{Change, EntryValue, Meta, Record, Value};
 use crate::share::Share;
 use crate::share::pipeline::Op;
 use crate::share::planning::{Judge, Scene};
@@ -73,7 +73,8 @@ impl Judge<'_> {
         // it becomes a file like any other.
         let original = self.txn.record(source)?;
         let Some(original) = original.filter(|original| !original.is_dir()) else {
-            if self.set_value(path, &record, EntryValue { conflict_source: None, ..value.clone() })? {
+            let value = EntryValue { conflict_source: None, ..value.clone() };
+            if self.set_value(path, &record, value, None)? {
                 self.effects.notices.push(format!(
                     "{}: its old name belongs to a directory, or to nothing that is known here, so it keeps this one.",
                     path.as_str()
@@ -87,7 +88,10 @@ impl Judge<'_> {
         }
         let value = EntryValue { conflict_source: original.conflict_source(), ..value.clone() };
         // A content that found no new place keeps its old one.
-        if self.set_value(path, &original, value)? { self.drop_conflict(path, &record) } else { Ok(()) }
+        // A link has no bits: a file that takes its place brings its own, or they would differ on each computer.
+        let bits = record.meta.unix_mode.filter(|_| original.meta.unix_mode.is_none());
+        let meta = bits.map(|bits| Meta { unix_mode: Some(bits), ..original.meta.clone() });
+        if self.set_value(path, &original, value, meta)? { self.drop_conflict(path, &record) } else { Ok(()) }
     }
 
     /// What a conflict file held is gone from it, by its user's hand. If it was kept here and the original has not got
@@ -155,9 +159,15 @@ impl Judge<'_> {
     }
 
     /// False if the record cannot take the value.
-    fn set_value(&mut self, path: &RelPath, record: &Arc<Record>, value: EntryValue) -> Result<bool, Miss> {
+    fn set_value(
+        &mut self,
+        path: &RelPath,
+        record: &Arc<Record>,
+        value: EntryValue,
+        meta: Option<Meta>,
+    ) -> Result<bool, Miss> {
         let mut author = self.author();
-        let revision = Revision { value: Some(Value::Entry(value)), ..Revision::default() };
+        let revision = Revision { value: Some(Value::Entry(value)), meta, ..Revision::default() };
         match author::revise(&mut author, record, revision) {
             Ok(record) => self.put_authored(&author, record).map(|()| true),
             Err(Unmade::Same) => Ok(true),
