@@ -67,7 +67,8 @@ impl What {
         }
     }
 
-    fn moved_from(&self) -> Option<&RelPath> {
+    /// Where a path was moved from, if it was.
+    pub fn moved_from(&self) -> Option<&RelPath> {
         match self {
             What::Holds { moved_from, .. } => moved_from.as_ref(),
             What::Gone { .. } | What::Vanished | What::BringBack => None,

@@ -188,6 +188,9 @@ pub struct Survey {
     missing: BTreeMap<RelPath, (Instant, PathRow)>,
     /// When a path was last found gone that was not known to be.
     missed_last: Instant,
+    /// Files and links that stand where a directory was, of which something is missing. They are told together with
+    /// its end: before that the directory lives for others, and they would stand beside it.
+    in_place_of: BTreeSet<RelPath>,
     /// Paths that were read while their stamp was too young to be trusted: they are read once more.
     young: BTreeSet<RelPath>,
     young_at: Option<Instant>,
@@ -272,6 +275,7 @@ impl Survey {
             moves: Vec::new(),
             missing: BTreeMap::new(),
             missed_last: Instant(0),
+            in_place_of: BTreeSet::new(),
             young: BTreeSet::new(),
             young_at: None,
             doubted: BTreeSet::new(),
@@ -367,6 +371,7 @@ impl Survey {
         self.asks.clear();
         self.clear_pass();
         self.missing.clear();
+        self.in_place_of.clear();
         self.vanished.clear();
         self.large.clear();
         self.behind.clear();
@@ -420,7 +425,7 @@ impl Survey {
         if self.step != Step::Rest || !self.ready.is_empty() {
             return None;
         }
-        if self.full_due {
+        if self.full_due || self.in_place_of.iter().any(|path| self.may_tell(path, &BTreeSet::new())) {
             return Some(Instant(0));
         }
         let hint = self.hints.values().map(Hint::ripe_at).min();
@@ -498,6 +503,7 @@ impl Survey {
             // What was held is counted anew, together with what went since.
             self.held = Held::default();
             self.missing.clear();
+            self.in_place_of.clear();
             self.large.begin_full();
             self.gathering.walks.push_back(Walk { dir: RelPath::root(), new: None, inode: 0 });
             self.step = Step::Gather;
@@ -516,6 +522,12 @@ impl Survey {
         }
         let gone = self.missing.iter().filter(|(_, (since, _))| self.gone_from(*since) <= now.mono);
         hinted.extend(gone.map(|(path, _)| path.clone()));
+        let told: Vec<RelPath> =
+            self.in_place_of.iter().filter(|path| self.may_tell(path, &hinted)).cloned().collect();
+        for path in told {
+            self.in_place_of.remove(&path);
+            hinted.insert(path);
+        }
         if self.young_at.is_some_and(|at| at <= now.mono) {
             self.young_at = None;
             hinted.append(&mut self.young);

@@ -98,8 +98,9 @@ impl Ledger {
 
     /// What a machine's user deleted, with the paths where it was.
     pub fn deleted_by(&self, node: usize) -> Vec<(Vec<u8>, String)> {
-        let by = |fate: &Fate| fate.deleted.clone().filter(|(who, _)| *who == node).map(|(_, path)| path);
-        self.fates.iter().filter_map(|(content, fate)| Some((content.clone(), by(fate)?))).collect()
+        let deleted = self.fates.iter().filter_map(|(content, fate)| Some((content, fate.deleted.as_ref()?)));
+        let by_it = deleted.filter(|(_, (who, _))| *who == node);
+        by_it.map(|(content, (_, path))| (content.clone(), path.clone())).collect()
     }
 
     /// All that is deleted, with the paths where it was.

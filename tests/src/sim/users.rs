@@ -106,6 +106,16 @@ impl SimDisk {
         self.absolute(path).ok()
     }
 
+    /// What is at a path; `None` also for what is no file, directory or link.
+    pub fn kind(&self, path: &str) -> Option<Kind> {
+        match self.fs.node(self.absolute(path).ok()?).body {
+            Body::Dir(_) => Some(Kind::Dir),
+            Body::File { .. } => Some(Kind::File),
+            Body::Link(_) => Some(Kind::Link),
+            Body::Other => None,
+        }
+    }
+
     /// Opens a file as a program does that goes on writing to it whatever becomes of its name.
     pub fn open_file(&mut self, path: &str) -> Result<u64, DiskError> {
         let inode = self.absolute(path)?;

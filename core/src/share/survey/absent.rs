@@ -52,6 +52,11 @@ impl Held {
         self.paths.contains(path)
     }
 
+    /// Whether one of them lies beneath this path.
+    fn any_beneath(&self, path: &RelPath) -> bool {
+        self.paths.range(path.clone()..).take_while(|at| at.starts_with(path)).any(|at| at != path)
+    }
+
     pub(super) fn insert(&mut self, path: RelPath) {
         if self.paths.len() < HELD_MAX {
             self.paths.insert(path);
@@ -85,7 +90,15 @@ impl Survey {
             || self.gathering.is_ripe_beneath(path)
     }
 
-    pub(super) fn hand_over_gone(&mut self, gone: Vec<(RelPath, PathRow)>, found: Found, now: Now) {
+    /// Whether all that is missing beneath this path is looked at now, and none of it held back, so that what stands
+    /// there instead may be told with it.
+    pub(super) fn may_tell(&self, path: &RelPath, looked_at: &BTreeSet<RelPath>) -> bool {
+        let beneath = self.missing.range(path.clone()..).take_while(|(at, _)| at.starts_with(path));
+        beneath.into_iter().all(|(at, _)| looked_at.contains(at)) && !self.held.any_beneath(path)
+    }
+
+    /// Tells what is gone for good. False if it may be too much, and is not told yet.
+    pub(super) fn hand_over_gone(&mut self, gone: Vec<(RelPath, PathRow)>, found: Found, now: Now) -> bool {
         let mut ripe = Vec::new();
         // What is still to be walked may be where it went.
         let walked = self.gathering.is_walked();
@@ -114,7 +127,7 @@ impl Survey {
             ripe = rest;
         }
         if ripe.is_empty() {
-            return;
+            return true;
         }
         let what = match self.mode {
             GoneMode::Restored => What::BringBack,
@@ -131,6 +144,7 @@ impl Survey {
             }
         };
         self.tell_gone(ripe, &what, found);
+        !matches!(what, What::Vanished)
     }
 
     fn tell_gone(&mut self, gone: Vec<(RelPath, PathRow)>, what: &What, found: Found) {

@@ -124,6 +124,8 @@ impl Survey {
         };
         let (twice, new): (Vec<_>, Vec<_>) = new.into_iter().partition(is_twice);
         twice.into_iter().for_each(|todo| self.hint_new_dir(todo.path, now));
+        let gone_now: BTreeSet<RelPath> = gone.iter().map(|(path, _)| path.clone()).collect();
+        let mut instead = Vec::new();
         for todo in new.into_iter().chain(changed) {
             let Some(state) = todo.content else { continue };
             let moved_from = from_of.get(&todo.path).cloned();
@@ -132,13 +134,35 @@ impl Survey {
             let sure = self.sure.contains(&todo.path) && todo.stamp.inode == state.stamp.inode;
             let what = What::Holds { state, moved_from, sure };
             let found = todo.found.unwrap_or(found);
-            self.ready.push_back(Observation { path: todo.path, seen, what, found });
+            let mut beneath = gone_now.range(todo.path.clone()..).take_while(|at| at.starts_with(&todo.path));
+            let replaces = todo.stamp.kind != Kind::Dir && beneath.any(|at| *at != todo.path);
+            let observation = Observation { path: todo.path, seen, what, found };
+            if replaces {
+                instead.push(observation);
+            } else {
+                self.ready.push_back(observation);
+            }
         }
-        self.hand_over_gone(gone, found, now);
+        let told = self.hand_over_gone(gone, found, now);
+        instead.into_iter().for_each(|observation| self.hand_over_instead(observation, told, now));
         self.step = Step::Gather;
         if self.gathering.is_over() {
             self.end(now);
         }
+    }
+
+    /// A file or link stands where a directory was of which something is gone. If that is `told`, it comes behind it.
+    fn hand_over_instead(&mut self, observation: Observation, told: bool, now: Now) {
+        let none = BTreeSet::new();
+        if told && self.may_tell(&observation.path, &none) || self.in_place_of.len() >= HINTS_MAX {
+            self.ready.push_back(observation);
+            return;
+        }
+        // It is found once more then, and what it was moved from with it.
+        if let Some(from) = observation.what.moved_from() {
+            self.hint(from.clone(), now);
+        }
+        self.in_place_of.insert(observation.path);
     }
 
     /// What cannot be judged alone is looked at again, as soon as the other path is not in work: together with that

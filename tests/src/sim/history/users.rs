@@ -60,7 +60,7 @@ impl History {
     }
 
     fn kind_at(&self, node: usize, path: &str) -> Option<Kind> {
-        self.world.nodes[node].disk.entries(SHARE).get(path).map(|(kind, _)| *kind)
+        self.world.nodes[node].disk.kind(&format!("{SHARE}/{path}"))
     }
 
     fn on_disk(&mut self, node: usize, act: impl FnOnce(&mut SimDisk, i64) -> Result<(), DiskError>) -> bool {
