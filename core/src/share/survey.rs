@@ -519,6 +519,11 @@ impl Survey {
                 }
                 !ripe
             });
+            // And what lies above: what is new in a directory says that there is one, where perhaps a file was.
+            let above = hinted.iter().flat_map(RelPath::ancestors).filter(|dir| self.hints.contains_key(dir));
+            let above: Vec<RelPath> = above.collect();
+            above.iter().for_each(|dir| _ = self.hints.remove(dir));
+            hinted.extend(above);
         }
         let gone = self.missing.iter().filter(|(_, (since, _))| self.gone_from(*since) <= now.mono);
         hinted.extend(gone.map(|(path, _)| path.clone()));

@@ -168,4 +168,14 @@ mod tests {
         survey.pump(now(2 * WHILE + QUIET_DONE), true, &Default::default(), 0, &mut Outbox::default());
         assert_eq!(survey.hinted, [path("from"), path("to")]);
     }
+
+    #[test]
+    fn what_lies_above_is_looked_at_with_what_is_done() {
+        let mut survey = survey();
+        survey.hint_new_dir(path("d"), now(2 * WHILE));
+        survey.hint_done(path("d/in/y"), now(2 * WHILE));
+        survey.pump(now(2 * WHILE + QUIET_DONE), true, &Default::default(), 0, &mut Outbox::default());
+        assert_eq!(survey.hinted, [path("d"), path("d/in/y")]);
+        assert!(survey.hints.is_empty() && survey.to_walk.contains(&path("d")));
+    }
 }
