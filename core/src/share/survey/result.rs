@@ -151,10 +151,12 @@ impl Survey {
         }
     }
 
-    /// A file or link stands where a directory was of which something is gone. If that is `told`, it comes behind it.
+    /// A file or link stands where a directory was of which something is gone. If that is `told`, and nothing more is to
+    /// be read, it comes behind it.
     fn hand_over_instead(&mut self, observation: Observation, told: bool, now: Now) {
         let none = BTreeSet::new();
-        if told && self.may_tell(&observation.path, &none) || self.in_place_of.len() >= HINTS_MAX {
+        let all_read = told && self.gathering.is_over();
+        if all_read && self.may_tell(&observation.path, &none) || self.in_place_of.len() >= HINTS_MAX {
             self.ready.push_back(observation);
             return;
         }
