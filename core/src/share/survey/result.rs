@@ -151,8 +151,8 @@ impl Survey {
         }
     }
 
-    /// A file or link stands where a directory was of which something is gone. If that is `told`, and nothing more is to
-    /// be read, it comes behind it.
+    /// A file or link stands where a directory was, of which something is gone. If that is `told`, and nothing more is
+    /// to be read, it comes behind it.
     fn hand_over_instead(&mut self, observation: Observation, told: bool, now: Now) {
         let none = BTreeSet::new();
         let all_read = told && self.gathering.is_over();
