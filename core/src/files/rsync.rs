@@ -227,19 +227,9 @@ impl Iterator for Commands<'_> {
     }
 }
 
-/// How many bytes a delta makes; `None` where it is none.
-pub fn made_bytes(delta: &[u8]) -> Option<u64> {
+/// How many bytes a delta makes out of an old content of `old` bytes; `None` where it is none.
+pub fn made_bytes(delta: &[u8], old: u64) -> Option<u64> {
     Commands::of(delta).try_fold(0u64, |made, command| {
-        made.checked_add(match command.ok()? {
-            Command::Literal(bytes) => bytes.len() as u64,
-            Command::Copy { len, .. } => len,
-        })
-    })
-}
-
-/// Whether a delta makes exactly `len` bytes out of an old content of `old` bytes.
-pub fn is_delta(delta: &[u8], old: u64, len: u64) -> bool {
-    let made = Commands::of(delta).try_fold(0u64, |made, command| {
         let more = match command.ok()? {
             Command::Literal(bytes) => bytes.len() as u64,
             Command::Copy { from, len } => {
@@ -247,9 +237,13 @@ pub fn is_delta(delta: &[u8], old: u64, len: u64) -> bool {
                 len
             }
         };
-        made.checked_add(more).filter(|made| *made <= len)
-    });
-    made == Some(len)
+        made.checked_add(more)
+    })
+}
+
+/// Whether a delta makes exactly `len` bytes out of an old content of `old` bytes.
+pub fn is_delta(delta: &[u8], old: u64, len: u64) -> bool {
+    made_bytes(delta, old) == Some(len)
 }
 
 /// Writes a delta.

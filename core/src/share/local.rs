@@ -327,7 +327,7 @@ impl Judge<'_> {
                 }
             }
             LocalChange::Edit { uuid, from_base, value, mut meta, time } => {
-                let (value, time) = (Value::Entry(value), Some(self.after_same(time, &scene)));
+                let (value, time) = (Value::Entry(value), Some(after_same(time, &scene)));
                 // Others put a link in its place, which has no mode.
                 let has_mode = |record: &Arc<Record>| record.meta.unix_mode.is_some();
                 let lost_mode = scene.base_now.as_ref().is_some_and(|now| !has_mode(now));
@@ -378,18 +378,6 @@ impl Judge<'_> {
                 self.unmade(path, why);
                 Ok(())
             }
-        }
-    }
-
-    /// The time of an edit that was found now: later than when the very value that it replaces was set again, here
-    /// perhaps, as that of a loser whose winner was deleted. Else that value would stay, and the edit's revision cover
-    /// the edit.
-    fn after_same(&self, time: WallTime, scene: &Scene) -> WallTime {
-        match (&scene.base, &scene.base_now) {
-            (Some(base), Some(now)) if now.same_value(base) => {
-                time.max(WallTime(now.value_change.time.0.saturating_add(1)))
-            }
-            _ => time,
         }
     }
 
@@ -633,6 +621,18 @@ impl Judge<'_> {
         };
         self.txn.put_row(path, row);
         Ok(true)
+    }
+}
+
+/// The time of an edit that was found now: later than when the very value that it replaces was set again, here
+/// perhaps, as that of a loser whose winner was deleted. Else that value would stay, and the edit's revision cover
+/// the edit.
+fn after_same(time: WallTime, scene: &Scene) -> WallTime {
+    match (&scene.base, &scene.base_now) {
+        (Some(base), Some(now)) if now.same_value(base) => {
+            time.max(WallTime(now.value_change.time.0.saturating_add(1)))
+        }
+        _ => time,
     }
 }
 

@@ -124,7 +124,6 @@ impl Survey {
         };
         let (twice, new): (Vec<_>, Vec<_>) = new.into_iter().partition(is_twice);
         twice.into_iter().for_each(|todo| self.hint_new_dir(todo.path, now));
-        let gone_now: BTreeSet<RelPath> = gone.iter().map(|(path, _)| path.clone()).collect();
         let mut instead = Vec::new();
         for todo in new.into_iter().chain(changed) {
             let Some(state) = todo.content else { continue };
@@ -134,8 +133,9 @@ impl Survey {
             let sure = self.sure.contains(&todo.path) && todo.stamp.inode == state.stamp.inode;
             let what = What::Holds { state, moved_from, sure };
             let found = todo.found.unwrap_or(found);
-            let mut beneath = gone_now.range(todo.path.clone()..).take_while(|at| at.starts_with(&todo.path));
-            let replaces = todo.stamp.kind != Kind::Dir && beneath.any(|at| *at != todo.path);
+            let behind = gone.partition_point(|(at, _)| *at <= todo.path);
+            let beneath = gone.get(behind).is_some_and(|(at, _)| at.starts_with(&todo.path));
+            let replaces = todo.stamp.kind != Kind::Dir && beneath;
             let observation = Observation { path: todo.path, seen, what, found };
             if replaces {
                 instead.push(observation);

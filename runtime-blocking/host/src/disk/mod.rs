@@ -211,7 +211,7 @@ impl Order {
 fn written(op: &DiskOp) -> Option<Range<u64>> {
     let (offset, len) = match op {
         DiskOp::WriteTemp { offset, data, .. } => (*offset, data.0.len() as u64),
-        DiskOp::PatchTemp { offset, delta, .. } => (*offset, made_bytes(&delta.0)?),
+        DiskOp::PatchTemp { offset, stamp, delta, .. } => (*offset, made_bytes(&delta.0, stamp.size)?),
         _ => return None,
     };
     Some(offset..offset.saturating_add(len))

@@ -363,8 +363,9 @@ fn writes_apart_run_side_by_side() {
     delta.copy(0, 7);
     delta.literal(b"abc");
     let delta = Bytes(delta.finish());
-    assert_eq!(made_bytes(&delta.0), Some(10));
-    assert_eq!(made_bytes(&delta.0[1..]), None);
+    assert_eq!(made_bytes(&delta.0, 7), Some(10));
+    assert_eq!(made_bytes(&delta.0, 6), None);
+    assert_eq!(made_bytes(&delta.0[1..], 7), None);
 }
 
 /// Whatever runs beside what, and whatever is written twice: the hash is that of what is there in the end.
