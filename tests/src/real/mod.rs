@@ -108,6 +108,7 @@ const ELSEWHERE: &[Verb] = &[
     Verb::StoreFails,
     Verb::Hints,
     Verb::Closes,
+    Verb::Prompt,
     Verb::Wrong,
     Verb::Unplug,
     Verb::Plug,

@@ -81,13 +81,19 @@ pub fn script(seed: u64, shape: Shape) -> Script {
     };
     let acts = shape.acts.unwrap_or(acts);
     let mut maker = Maker::new(rng, machines, shape.without);
-    let mut steps = Vec::new();
+    let mut steps = maker.watchers();
+    steps.retain(|step| !shape.without.contains(&step.verb));
     for _ in 0..acts {
         if maker.rng.per_mille(maker.faults_per_mille) {
             steps.extend(maker.fault());
             steps.extend(maker.pause());
         }
-        steps.push(maker.act());
+        if maker.rng.per_mille(maker.habits_per_mille) {
+            let habit = maker.habit();
+            steps.extend(habit.into_iter().filter(|step| !shape.without.contains(&step.verb)));
+        } else {
+            steps.push(maker.act());
+        }
         steps.extend(maker.pause());
     }
     Script { seed, machines, steps }
@@ -99,6 +105,8 @@ struct Maker {
     acts: Vec<(Verb, u64)>,
     faults: Vec<&'static [Verb]>,
     faults_per_mille: u32,
+    /// How often users do several things at once, as people and their programs do.
+    habits_per_mille: u32,
     /// How much haste users are in: of ten pauses so many are none.
     haste: u64,
     large: bool,
@@ -125,12 +133,14 @@ impl Maker {
         let liars = *rng.pick(&[1, 1, 2, 3]).expect("four");
         let alone = rng.per_mille(150).then(|| usize::try_from(rng.below(machines as u64)).expect("few"));
         let contents = 0;
+        let habits_per_mille = *rng.pick(&[0, 0, 100, 400]).expect("four");
         Maker {
             rng,
             machines,
             acts,
             faults,
             faults_per_mille,
+            habits_per_mille,
             haste,
             large,
             nonsense,
@@ -175,6 +185,56 @@ impl Maker {
             step.to = self.path();
         }
         step
+    }
+
+    /// Watchers of half of all clubs are as quick and as exact as inotify is where a machine has nothing else to do.
+    fn watchers(&mut self) -> Vec<Step> {
+        let quick = self.rng.per_mille(500);
+        let step = |verb| Step { verb, number: 1000, ..Step::default() };
+        if quick { [Verb::Closes, Verb::Prompt].map(step).into() } else { Vec::new() }
+    }
+
+    /// What takes several steps, with hardly a pause between them: one kind of thing takes the place of another.
+    fn habit(&mut self) -> Vec<Step> {
+        let node = self.machine();
+        let node = self.alone.unwrap_or(node);
+        let paths = if self.alone.is_some() { &PATHS[..ALONE_PATHS] } else { &PATHS };
+        let mut path = || (*self.rng.pick(paths).expect("there are some")).to_owned();
+        let (at, other) = (path(), path());
+        let within = |name: &str| format!("{at}/{name}");
+        let aside = "aside".to_owned();
+        let on = |verb, path: &str| Step { verb, node, path: path.to_owned(), ..Step::default() };
+        let write = |path: &str, number| Step { number, ..on(Verb::Write, path) };
+        let rename = |from: &str, to: &str| Step { to: to.to_owned(), ..on(Verb::Rename, from) };
+        let (first, second) = (self.content(), self.content());
+        let steps = match self.rng.below(9) {
+            0 => vec![on(Verb::Remove, &at), write(&at, first)],
+            1 => vec![on(Verb::Remove, &at), write(&within("a"), first), write(&within("b"), second)],
+            2 => vec![on(Verb::Remove, &at), on(Verb::Link, &at)],
+            3 => vec![on(Verb::Remove, &at), on(Verb::Mkdir, &at), rename(&other, &within("d"))],
+            // A folder gives way to what was in it.
+            4 => vec![rename(&within("a"), &aside), on(Verb::Remove, &at), rename(&aside, &at)],
+            // What was there is within it now.
+            5 => vec![rename(&at, &aside), on(Verb::Mkdir, &at), rename(&aside, &within("a"))],
+            // Aside, made anew, and what was in the old one taken over.
+            6 => vec![
+                rename(&at, &aside),
+                write(&within("b"), first),
+                rename(&format!("{aside}/a"), &within("a")),
+                on(Verb::Remove, &aside),
+            ],
+            // Out of the way of another, which comes back.
+            7 => vec![rename(&at, &aside), rename(&other, &at), on(Verb::Remove, &aside)],
+            _ => vec![write(&aside, first), on(Verb::Remove, &at), rename(&aside, &at)],
+        };
+        let mut slowly = Vec::new();
+        for step in steps {
+            if !slowly.is_empty() && self.rng.per_mille(300) {
+                slowly.push(Step { number: self.rng.below(150), ..Step::default() });
+            }
+            slowly.push(step);
+        }
+        slowly
     }
 
     fn act(&mut self) -> Step {
@@ -243,7 +303,8 @@ impl Maker {
             return None;
         }
         let number = match self.rng.below(20) {
-            0..=9 => self.rng.below(300),
+            0..=2 => self.rng.below(40),
+            3..=9 => self.rng.below(300),
             10..=18 => self.rng.below(5000),
             _ => self.rng.below(60_000),
         };

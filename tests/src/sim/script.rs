@@ -112,8 +112,10 @@ verbs! {
     Full "full" "nc",
     /// So many hints of the watchers in a thousand are lost, and as many late, and as many doubled.
     Hints "hints" "c",
-    /// Of what changes at a path so many in a thousand tell that whoever changed it is done with it.
+    /// Of what is closed or renamed so many in a thousand hints tell that whoever did it is done with it.
     Closes "closes" "c",
+    /// Of what users and faults do to folders so many steps in a thousand are read by the watchers at once.
+    Prompt "prompt" "c",
     /// The watcher names a path where nothing happened.
     Wrong "wrong" "np",
     /// The volume with the folder is pulled out.

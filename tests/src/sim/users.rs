@@ -77,7 +77,7 @@ impl SimDisk {
         self.fs.change(inode, change)?;
         // What a user saved counts as safe: losing it in a power cut would not be the engine's doing.
         self.fs.flush(inode);
-        self.touched(dir, name);
+        self.done(dir, name);
         Ok(())
     }
 
@@ -132,7 +132,7 @@ impl SimDisk {
         })?;
         self.fs.flush(inode);
         if let Some((dir, name)) = self.fs.place_of(inode) {
-            self.touched(dir, &name);
+            self.done(dir, &name);
         }
         Ok(())
     }
@@ -141,11 +141,16 @@ impl SimDisk {
     pub fn save(&mut self, wall_ns: i64, path: &str, content: &[u8]) -> Result<(), DiskError> {
         let beside = format!("{path}.new");
         self.write(wall_ns, &beside, content)?;
-        let (dir, name) = self.split(path)?;
+        self.rename_over(wall_ns, &beside, path)
+    }
+
+    /// Renames, over what is there.
+    pub fn rename_over(&mut self, wall_ns: i64, from: &str, to: &str) -> Result<(), DiskError> {
+        let (dir, name) = self.split(to)?;
         if self.fs.child(dir, name).is_ok() {
             self.fs.remove(dir, name)?;
         }
-        self.rename_path(wall_ns, &beside, path)
+        self.rename_path(wall_ns, from, to)
     }
 
     /// A file's bytes, also where its permission bits let nobody read it.
@@ -190,8 +195,8 @@ impl SimDisk {
         self.fs.set_now(wall_ns);
         let (from, to) = (self.split(from)?, self.split(to)?);
         self.fs.rename(from, to)?;
-        self.touched(from.0, from.1);
-        self.touched(to.0, to.1);
+        self.done(from.0, from.1);
+        self.done(to.0, to.1);
         Ok(())
     }
 

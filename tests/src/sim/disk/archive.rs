@@ -58,7 +58,7 @@ impl SimDisk {
         }
         let inode = self.fs.make(node.body, node.mode)?;
         self.fs.attach(parent, to.name().as_bytes(), inode)?;
-        self.touched(parent, to.name().as_bytes());
+        self.done(parent, to.name().as_bytes());
         Ok(self.fs.stamp(inode))
     }
 
@@ -104,7 +104,7 @@ impl SimDisk {
         }
         let parent = self.directory_for(dir, to)?;
         self.fs.rename((place, path.name().as_bytes()), (parent, to.name().as_bytes()))?;
-        self.touched(parent, to.name().as_bytes());
+        self.done(parent, to.name().as_bytes());
         Ok(self.fs.stamp(inode))
     }
 

@@ -290,33 +290,43 @@ impl SimDisk {
         self.roots.keys().copied().collect()
     }
 
-    /// A name in a directory changed: every root that watches the directory hears of it, and what is seen there now is
-    /// kept in [`SimDisk::shown`].
+    /// A name in a directory came, went or changed: every root that watches the directory hears of it, and what is seen
+    /// there now is kept in [`SimDisk::shown`].
     pub(super) fn touched(&mut self, dir: u64, name: &[u8]) {
+        self.show(dir, name, Noticed::Changed);
+    }
+
+    /// As [`SimDisk::touched`], where what was written is closed, or the name came or went by a rename.
+    pub(super) fn done(&mut self, dir: u64, name: &[u8]) {
+        self.show(dir, name, Noticed::Done);
+    }
+
+    fn show(&mut self, dir: u64, name: &[u8], seen: Noticed) {
+        let found = self.fs.child(dir, name).ok();
+        let body = found.map(|inode| &self.fs.node(inode).body);
         if self.working
-            && let Ok(inode) = self.fs.child(dir, name)
-            && let Body::File { data, .. } = &self.fs.node(inode).body
+            && let Some(Body::File { data, .. }) = body
         {
             self.shown.push((String::from_utf8_lossy(name).into_owned(), Arc::clone(data)));
         }
-        let sign = match self.fs.child(dir, name) {
-            Ok(inode) if matches!(self.fs.node(inode).body, Body::Dir(_)) => Sign::DirCame,
-            Ok(_) => Sign::Changed,
-            Err(_) => Sign::Left,
+        let sign = match body {
+            Some(Body::Dir(_)) => Sign::DirCame,
+            Some(_) => Sign::Changed,
+            None => Sign::Left,
         };
-        self.tell(dir, name, sign);
+        self.tell(dir, name, sign, seen);
     }
 
     /// The bits or times of what a directory has under a name changed.
     pub(super) fn altered(&mut self, dir: u64, name: &[u8]) {
-        self.tell(dir, name, Sign::Changed);
+        self.tell(dir, name, Sign::Changed, Noticed::Changed);
     }
 
-    fn tell(&mut self, dir: u64, name: &[u8], sign: Sign) {
+    fn tell(&mut self, dir: u64, name: &[u8], sign: Sign, seen: Noticed) {
         let freed = self.fs.take_freed_dirs();
         for root in self.roots.values_mut() {
             freed.iter().for_each(|inode| root.watches.freed(*inode));
-            root.watches.note(dir, name, sign);
+            root.watches.note(dir, name, sign, seen);
         }
     }
 

@@ -28,7 +28,7 @@ impl SimDisk {
             return Err(DiskError::Exists);
         }
         self.fs.rename((temps, &name), (parent, place))?;
-        self.touched(parent, place);
+        self.done(parent, place);
         Ok(self.fs.stamp(inode))
     }
 
@@ -90,8 +90,8 @@ impl SimDisk {
         self.expect(self.fs.child(parent, from.name().as_bytes())?, &stamp)?;
         let target = self.fs.resolve_parent(dir, to)?;
         let inode = self.fs.rename((parent, from.name().as_bytes()), (target, to.name().as_bytes()))?;
-        self.touched(parent, from.name().as_bytes());
-        self.touched(target, to.name().as_bytes());
+        self.done(parent, from.name().as_bytes());
+        self.done(target, to.name().as_bytes());
         Ok(self.fs.stamp(inode))
     }
 

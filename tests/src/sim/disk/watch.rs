@@ -25,7 +25,7 @@ pub(super) enum Sign {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Event {
-    Name(u64, Vec<u8>, Sign),
+    Name(u64, Vec<u8>, Sign, Noticed),
     /// The directory is gone, and so is its watch.
     Ignored(u64),
 }
@@ -122,12 +122,14 @@ impl Watches {
     }
 
     /// The kernel notes what happened to a name in a directory, if that is watched.
-    pub(super) fn note(&mut self, dir: u64, name: &[u8], sign: Sign) {
-        if let Some(watch) = self.watches.get(&dir) {
-            let event = Event::Name(*watch, name.to_vec(), sign);
-            if self.events.back() != Some(&event) {
-                self.events.push_back(event);
+    pub(super) fn note(&mut self, dir: u64, name: &[u8], sign: Sign, seen: Noticed) {
+        let Some(watch) = self.watches.get(&dir) else { return };
+        match self.events.back_mut() {
+            // The same once more: what is done counts from when it is.
+            Some(Event::Name(last, of, what, before)) if (*last, &**of, *what) == (*watch, name, sign) => {
+                *before = seen;
             }
+            _ => self.events.push_back(Event::Name(*watch, name.to_vec(), sign, seen)),
         }
     }
 
@@ -160,7 +162,9 @@ impl Watches {
         while let Some(event) = self.events.pop_front() {
             let hint = match event {
                 Event::Name(..) if is_lost() => Some(Hint::Overflow(root)),
-                Event::Name(watch, name, sign) => self.take((root, folder), fs, watch, &name, sign),
+                Event::Name(watch, name, sign, seen) => {
+                    self.take((root, folder), fs, (watch, &name), (sign, seen))
+                }
                 Event::Ignored(watch) => {
                     if let Some(path) = self.places.get(&watch).cloned() {
                         self.take_out(&path);
@@ -179,9 +183,8 @@ impl Watches {
         &mut self,
         (root, folder): (RootId, u64),
         fs: &Fs,
-        watch: u64,
-        name: &[u8],
-        sign: Sign,
+        (watch, name): (u64, &[u8]),
+        (sign, seen): (Sign, Noticed),
     ) -> Option<Hint> {
         // The place of a watch that was given back is not known any more.
         let dir = self.places.get(&watch).cloned()?;
@@ -203,7 +206,7 @@ impl Watches {
                 }
             }
         }
-        Some(Hint::Seen(root, path, Noticed::Changed))
+        Some(Hint::Seen(root, path, seen))
     }
 }
 

@@ -90,6 +90,7 @@ impl History {
                 self.world.hints_strange_per_mille = per_mille;
             }
             Verb::Closes => self.world.hints_done_per_mille = u32::try_from(step.number).unwrap_or(1000),
+            Verb::Prompt => self.world.hints_prompt_per_mille = u32::try_from(step.number).unwrap_or(1000),
             Verb::Wrong => {
                 if let Some(path) = self.typed(node, &step.path).and_then(|path| RelPath::new(&path)) {
                     self.world.node(node).disk(|disk, _| {

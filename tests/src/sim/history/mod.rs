@@ -336,6 +336,7 @@ impl History {
         self.world.net.conditions = Conditions::default();
         self.world.hints_lost_per_mille = 0;
         self.world.hints_done_per_mille = 0;
+        self.world.hints_prompt_per_mille = 0;
         self.world.hints_strange_per_mille = 0;
         for index in 0..self.world.nodes.len() {
             self.give_back(index);

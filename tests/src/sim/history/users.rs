@@ -67,6 +67,12 @@ impl History {
         self.world.node(node).disk(act).is_ok()
     }
 
+    /// Makes a directory and its parents, one after the other.
+    fn make_dirs(&mut self, node: usize, path: &str) -> bool {
+        let ends = path.match_indices('/').map(|(end, _)| end).skip(1).chain([path.len()]);
+        ends.into_iter().all(|end| self.on_disk(node, |disk, now| disk.mkdir(now, &path[..end])))
+    }
+
     /// What was written to a file that has other names stands at all of them.
     fn stands_twice(&mut self, node: usize, at: &str, content: &[u8]) {
         if self.world.nodes[node].disk.has_other_names(at) {
@@ -121,10 +127,11 @@ impl History {
                 let same = old.as_slice() == std::slice::from_ref(&content);
                 let known = !same && self.is_known(node, &path, &content);
                 let beside = if save { self.files_at(node, &format!("{path}.new")) } else { Vec::new() };
-                let done = self.on_disk(node, |disk, now| {
-                    disk.mkdir(now, &above)?;
-                    if save { disk.save(now, &at, &content) } else { disk.write(now, &at, &content) }
-                });
+                let new = format!("{at}.new");
+                let first = if save { &new } else { &at };
+                let done = self.make_dirs(node, &above)
+                    && self.on_disk(node, |disk, now| disk.write(now, first, &content))
+                    && (!save || self.on_disk(node, |disk, now| disk.rename_over(now, &new, &at)));
                 if done {
                     if same {
                         // The same bytes once more are no change, whoever changes them meanwhile.
@@ -142,7 +149,7 @@ impl History {
                     self.ledger.replaced(&beside);
                 } else {
                     // A full disk leaves what it could take.
-                    for path in [format!("{at}.new"), at] {
+                    for path in [new, at] {
                         let left = self.world.nodes[node].disk.read_file(&path);
                         if let Some(left) = left.filter(|left| old.first() != Some(left)) {
                             self.ledger.replaced(&old);
@@ -205,16 +212,19 @@ impl History {
                 }
             }
             Verb::Mkdir => {
-                self.on_disk(node, |disk, now| disk.mkdir(now, &at));
+                self.make_dirs(node, &at);
             }
             Verb::Rename | Verb::Swap => {
                 let Some(to) = self.typed(node, &step.to) else { return };
                 let (to_at, swap) = (format!("{SHARE}/{to}"), step.verb == Verb::Swap);
                 let there = self.files_at(node, &to).into_iter().map(|(_, data)| data);
                 let moved: Vec<Vec<u8>> = old.into_iter().chain(there).collect();
-                self.on_disk(node, |disk, now| {
-                    if swap { disk.swap(now, &at, &to_at) } else { disk.rename_path(now, &at, &to_at) }
-                });
+                let aside = format!("{at}.swap");
+                let renames: &[[&str; 2]] =
+                    if swap { &[[&at, &aside], [&to_at, &at], [&aside, &to_at]] } else { &[[&at, &to_at]] };
+                let _ = renames
+                    .iter()
+                    .all(|[from, to]| self.on_disk(node, |disk, now| disk.rename_path(now, from, to)));
                 self.ledger.handled(&moved);
                 self.ledger.moved_away(&path);
                 if swap {

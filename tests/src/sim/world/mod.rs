@@ -91,8 +91,10 @@ pub struct World {
     pub trace: Trace,
     /// How many hints of the watcher in a thousand are lost; an overflow is told in their place.
     pub hints_lost_per_mille: u32,
-    /// Of hints that something changed, so many say that whoever changed it is done with it.
+    /// Of hints that something was closed or renamed, so many in a thousand say so.
     pub hints_done_per_mille: u32,
+    /// Of what happens to a folder so many steps in a thousand are read by the watcher at once.
+    pub hints_prompt_per_mille: u32,
     /// How many in a thousand come up to `HINT_LATE_MAX` late, and how many come twice.
     pub hints_strange_per_mille: u32,
     /// Kills an engine at one of its outputs.
@@ -142,6 +144,7 @@ impl World {
             trace: Trace::default(),
             hints_lost_per_mille: 0,
             hints_done_per_mille: 0,
+            hints_prompt_per_mille: 0,
             hints_strange_per_mille: 0,
             ambush: None,
             calls: |_| {},

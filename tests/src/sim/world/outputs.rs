@@ -151,6 +151,10 @@ impl World {
             let at = self.soon(self.poll_delay_max);
             self.at(at, Due::Poll { node: index, run });
         }
+        let prompt = self.hints_prompt_per_mille;
+        if prompt > 0 && self.nodes[index].disk.has_hints() && self.rng.per_mille(prompt) {
+            self.tell_hints(index);
+        }
     }
 
     /// Reads what the watcher saw.
@@ -159,11 +163,10 @@ impl World {
         node.polled = None;
         let (run, rng, lost) = (node.run, &mut self.rng, self.hints_lost_per_mille);
         for mut hint in node.disk.poll_hints(|| rng.per_mille(lost)) {
-            if let Hint::Seen(_, _, seen @ Noticed::Changed) = &mut hint
-                && self.hints_done_per_mille > 0
-                && self.rng.per_mille(self.hints_done_per_mille)
+            if let Hint::Seen(_, _, seen @ Noticed::Done) = &mut hint
+                && !(self.hints_done_per_mille > 0 && self.rng.per_mille(self.hints_done_per_mille))
             {
-                *seen = Noticed::Done;
+                *seen = Noticed::Changed;
             }
             let mut at = self.now;
             if self.hints_strange_per_mille > 0 {
