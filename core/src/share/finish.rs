@@ -87,7 +87,12 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
             // What lies in a directory is not seen by giving it a mode.
             let listed = |disk: &DiskState| disk.is_listed(stamp);
             let dir = *content == EntryContent::Dir;
-            let settled = *settled || dir && row.disk.as_ref().is_some_and(listed);
+            let settled = if dir && *settled && knows_dir(&row) {
+                effects.again.push(path.clone());
+                false
+            } else {
+                *settled || dir && row.disk.as_ref().is_some_and(listed)
+            };
             row.disk = Some(DiskState { stamp: *stamp, content: content.clone(), settled });
             txn.put_row(path, row);
         }
@@ -143,14 +148,29 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
             txn.put_row(path, row);
         }
         Outcome::Implied { stamp, settled } => {
-            let (stamp, settled) = (*stamp, *settled);
-            imply(txn, path, DiskState { stamp, content: EntryContent::Dir, settled })?;
+            let mut disk = DiskState { stamp: *stamp, content: EntryContent::Dir, settled: *settled };
+            let mut row = txn.row(path)?;
+            if *settled && knows_dir(&row) {
+                disk.settled = false;
+                (row.disk, row.base) = (Some(disk), Base::None);
+                row.implied = true;
+                txn.put_row(path, row);
+                effects.again.push(path.clone());
+            } else {
+                imply(txn, path, disk)?;
+            }
         }
         Outcome::Changed => effects.again.push(path.clone()),
         Outcome::Failed => {}
     }
     effects.ended.push(path.clone());
     Ok(())
+}
+
+/// Whether a row knows a directory. One that was just made is another, though it may have got its inode: what lay in
+/// the one before is gone, and is missed when the new one is looked through.
+fn knows_dir(row: &PathRow) -> bool {
+    row.content() == Some(&EntryContent::Dir)
 }
 
 /// A directory stands at a path only for what lies beneath it, unless it is known there already.
@@ -233,7 +253,7 @@ pub fn base_for(txn: &mut Txn, version: &Arc<Record>, path: &RelPath) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::{edited, file, file_record, path, stamp};
+    use crate::files::fixture::{edited, file, file_record, path, record, stamp};
     use crate::ids::RootId;
     use crate::index::codec::PeerTable;
     use crate::share::txn::Totals;
@@ -277,6 +297,37 @@ mod tests {
         let row = applied(&mut txn, &recovered(&third));
         assert_eq!(row.content(), Some(&file(3)));
         assert_eq!(row.base, Base::Older(Box::new((*third).clone())));
+    }
+
+    #[test]
+    fn a_directory_that_was_just_made_is_not_the_one_that_was_known() {
+        let stamp = stamp(&EntryContent::Dir, 1);
+        let version = Arc::new(record(1, "/d", EntryContent::Dir, 1, 1));
+        let content = EntryContent::Dir;
+        for settled in [true, false] {
+            let placed = Outcome::Placed {
+                version: version.clone(),
+                content: content.clone(),
+                stamp,
+                settled,
+                archived: None,
+            };
+            for outcome in [placed, Outcome::Implied { stamp, settled }] {
+                let mut txn = Txn::new(RootId(1), Totals::default(), 0);
+                let mut apply = |before: bool| {
+                    let mut effects = Effects::default();
+                    let disk = before.then(|| DiskState { stamp, content: content.clone(), settled: true });
+                    done(&mut txn, |txn| txn.row(&path("d")));
+                    txn.put_row(&path("d"), PathRow { disk, ..PathRow::default() });
+                    let item = Finished { path: path("d"), outcome: outcome.clone() };
+                    done(&mut txn, |txn| apply(txn, &item, &mut effects));
+                    (txn.row(&path("d")).unwrap().disk.unwrap().settled, effects.again)
+                };
+                assert_eq!(apply(false), (settled, Vec::new()));
+                let again = if settled { [path("d")].into() } else { Vec::new() };
+                assert_eq!(apply(true), (!settled, again));
+            }
+        }
     }
 
     #[test]

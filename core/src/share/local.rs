@@ -122,13 +122,12 @@ impl Judge<'_> {
     fn observe(&mut self, item: &Observation, since: WallTime) -> Result<(), Miss> {
         let path = &item.path;
         let busy = |path: &RelPath| self.work.is_busy(path);
-        if busy(path) {
-            self.effects.again.push(path.clone());
-            self.effects.again.extend(item.what.moved_from().cloned());
+        if let Some(from) = item.what.moved_from().filter(|from| busy(from) || busy(path)) {
+            self.doubt(item, from.clone(), Why::Moved);
             return Ok(());
         }
-        if let Some(from) = item.what.moved_from().filter(|from| busy(from)) {
-            self.doubt(item, from.clone(), Why::Moved);
+        if busy(path) {
+            self.effects.again.push(path.clone());
             return Ok(());
         }
         let mut scene = self.scene(path)?;

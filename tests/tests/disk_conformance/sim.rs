@@ -120,7 +120,7 @@ fn changes_are_heard_where_somebody_watches() {
     sim.run(open).unwrap();
     sim.mkdir("sub");
     sim.write("sub/unheard", b"1");
-    let heard = |path: &str| Hint::Seen(RootId(1), RelPath::new(path).unwrap(), Noticed::Changed);
+    let heard = |path: &str| Hint::Seen(RootId(1), RelPath::new(path).unwrap(), Noticed::Done);
     assert_eq!(sim.disk.take_hints(), [Hint::Seen(RootId(1), RelPath::new("sub").unwrap(), Noticed::NewDir)]);
     sim.run(DiskOp::Walk { root: RootId(1), walk: 1, dir: RelPath::root(), limit: 100 }).unwrap();
     sim.write("sub/heard", b"1");

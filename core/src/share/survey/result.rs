@@ -175,7 +175,7 @@ impl Survey {
             return;
         }
         let Doubt { path, other, state, why } = doubt;
-        if why == Why::Known && !busy.contains(&other) {
+        if why != Why::Follows && !busy.contains(&other) {
             self.doubts_overflowed |= self.hints.len() + 2 > HINTS_MAX;
             // The first ones stay where there are too many, so that each look is sure of some.
             if self.doubted.len() < HINTS_MAX {
@@ -299,7 +299,7 @@ mod tests {
         let now = Now { mono: Instant(0), wall: WallTime(0) };
         let content = file(1);
         let state = DiskState { stamp: stamp(&content, 1), content, settled: true };
-        for (why, sure, hinted) in [(Why::Known, true, 2), (Why::Moved, false, 2), (Why::Follows, false, 1)] {
+        for (why, sure, hinted) in [(Why::Known, true, 2), (Why::Moved, true, 2), (Why::Follows, false, 1)] {
             let mut survey = Survey::new(RootId(1));
             let doubt = Doubt { path: path("g"), other: path("f"), state: Some(state.clone()), why };
             let busy = BTreeSet::from([path("f")]);
