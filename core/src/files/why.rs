@@ -141,7 +141,9 @@ fn disk_sentence(error: DiskError) -> &'static str {
         }
         DiskError::Exists => "Something else appeared in its place; it is looked at again.",
         DiskError::NotEmpty => "The directory is not empty, so it stays.",
-        DiskError::WrongKind => "A file stands where a directory is needed, or the other way round.",
+        DiskError::WrongKind => {
+            "A file or a link stands where a directory is needed, or the other way round."
+        }
         DiskError::Denied => {
             "The system does not permit it; check the permissions of the file and its directory."
         }

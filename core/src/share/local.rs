@@ -435,7 +435,9 @@ impl Judge<'_> {
             return Ok(Ok(Target::Holds));
         }
         let there = self.txn.row(&to)?;
-        let same = there.content().is_some() && there.content() == scene.row.content();
+        // Or a later version of it, which came there while this one was gone and nobody had told.
+        let later = there.base_uuid() == Some(now.uuid);
+        let same = there.content().is_some() && (later || there.content() == scene.row.content());
         Ok(Ok(if same { Target::Holds } else { Target::Free }))
     }
 

@@ -41,7 +41,7 @@ pub fn disk_sentence(error: DiskError) -> &'static str {
         DiskError::Exists => "something else appeared in its place; it is looked at again.",
         DiskError::NotEmpty => "the directory is not empty, so it stays.",
         DiskError::WrongKind => {
-            "a file stands where a directory is needed, or the other way round; rename one."
+            "a file or a link stands where a directory is needed, or the other way round; rename one."
         }
         DiskError::Denied => {
             "the system does not permit it; check the permissions of the file and its directory."

@@ -155,6 +155,9 @@ pub struct Work {
     /// Paths whose content has just come for another path, by that one: planned once the database knows of it, so that
     /// they are copied and not fetched.
     followers: BTreeMap<RelPath, Vec<RelPath>>,
+    /// Directories that were made for what lies beneath them where something else was in work, such as the end of a
+    /// file: told when that has ended. With the intents that say so.
+    made_beside: BTreeMap<RelPath, (Stamp, Option<u64>)>,
     next_id: u64,
     next_temp: u64,
     intents_base: u64,
@@ -216,6 +219,7 @@ impl Work {
             wanted: BTreeMap::new(),
             sources: BTreeMap::new(),
             followers: BTreeMap::new(),
+            made_beside: BTreeMap::new(),
             next_id: 0,
             // The fetcher counts up from its own base; this half of the numbers is never reached by it.
             next_temp: temp_base ^ (1 << 63),
@@ -300,6 +304,14 @@ impl Work {
     }
 
     fn free(&mut self, path: &RelPath) {
+        if let Some((stamp, group)) = self.made_beside.remove(path) {
+            // It stays in work until that is known: a look would take the directory for a user's.
+            let outcome = Outcome::Implied { stamp, settled: true };
+            self.unflushed_since = Some(Instant::default());
+            self.unflushed.items.push(Finished { path: path.clone(), outcome });
+            self.unflushed.groups.extend(group);
+            return;
+        }
         self.freed += u64::from(self.busy.remove(path));
         for path in self.followers.remove(path).unwrap_or_default() {
             self.finished.push(Finished { path, outcome: Outcome::Failed });
@@ -458,7 +470,8 @@ impl Work {
         let root = self.root;
         let dirs = core::mem::take(&mut self.dirs);
         if !dirs.is_empty() {
-            let dirs = dirs.into_iter().map(|(path, version)| Making { path, version, own: true });
+            let dirs =
+                dirs.into_iter().map(|(path, version)| Making { path, version, own: true, group: None });
             self.store_dir_intents(dirs.collect(), MadeFor::Them, peers, out);
         }
         let links = core::mem::take(&mut self.links);

@@ -253,7 +253,7 @@ pub(crate) fn stats_in_order(bench: &mut dyn Bench) {
     assert_eq!(found[2].unwrap().kind, Kind::Dir);
     assert_eq!(found[3], Err(DiskError::NotFound));
     assert_eq!(found[4].unwrap().kind, Kind::Link);
-    assert_eq!(found[5], Err(DiskError::Denied), "no link is followed");
+    assert_eq!(found[5], Err(DiskError::WrongKind), "no link is followed");
     assert_eq!(found[6], Err(DiskError::WrongKind));
     assert_eq!(found[7].unwrap().size, 0);
     bench.chmod("a", 0o4711);
@@ -794,22 +794,22 @@ pub(crate) fn never_leaves_the_share(bench: &mut dyn Bench) {
         bench.symlink(link, target);
         let paths = vec![rel(&format!("{link}/secret"))];
         let Ok(DiskDone::Hashed(hashed)) = bench.run(DiskOp::Hash { root: ROOT, paths }) else { panic!() };
-        assert_eq!(hashed, [Err(DiskError::Denied)]);
+        assert_eq!(hashed, [Err(DiskError::WrongKind)]);
         stage_file(bench, 1, b"evil");
-        assert_eq!(install(bench, 1, &format!("{link}/new"), None, None), Err(DiskError::Denied));
+        assert_eq!(install(bench, 1, &format!("{link}/new"), None, None), Err(DiskError::WrongKind));
         let dirs = vec![(rel(&format!("{link}/dir")), None)];
-        assert_eq!(made(bench, dirs), [Err(DiskError::Denied)]);
+        assert_eq!(made(bench, dirs), [Err(DiskError::WrongKind)]);
         let own = stat(bench, link);
         assert_eq!(rename(bench, link, &format!("{link}2/x"), own), Err(DiskError::NotFound));
         bench.write("mine", b"1");
         let mine = stat(bench, "mine");
-        assert_eq!(rename(bench, "mine", &format!("{link}/mine"), mine), Err(DiskError::Denied));
-        assert_eq!(remove(bench, &format!("{link}/secret"), mine, None), Err(DiskError::Denied));
+        assert_eq!(rename(bench, "mine", &format!("{link}/mine"), mine), Err(DiskError::WrongKind));
+        assert_eq!(remove(bench, &format!("{link}/secret"), mine, None), Err(DiskError::WrongKind));
         let read = Read { path: rel(&format!("{link}/secret")), stamp: mine, offset: 0, len: 9 };
         let Ok(DiskDone::Data(data)) = bench.run(DiskOp::Read { root: ROOT, reads: vec![read] }) else {
             panic!()
         };
-        assert_eq!(data, [Err(DiskError::Denied)]);
+        assert_eq!(data, [Err(DiskError::WrongKind)]);
         let walked = walk(bench, 50, "", 100);
         assert!(walked.entries.iter().all(|entry| !entry.path.as_str().contains("secret")));
     }

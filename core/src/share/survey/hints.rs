@@ -1,6 +1,6 @@
 //! What is at the paths that the watcher named. Sorts them; reads nothing itself.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 
 use super::{Step, Survey};
 use crate::files::path::RelPath;
@@ -24,11 +24,6 @@ impl Survey {
         (self.stamps, self.hint_rows) = (None, None);
         // Whether something could not be looked at that may be the other end of what is doubted.
         let mut failed = false;
-        // No link is followed: beneath one nothing is, whatever the disk says of it.
-        let paths = self.hinted.iter().zip(&stamps);
-        let links = paths.filter(|(_, stamp)| stamp.is_ok_and(|stamp| stamp.kind == Kind::Link));
-        let links: BTreeSet<RelPath> = links.map(|(path, _)| path.clone()).collect();
-        let in_link = |path: &RelPath| !links.is_empty() && path.ancestors().any(|dir| links.contains(&dir));
         // Of each directory one path that came and went unseen.
         let mut passed: BTreeMap<RelPath, RelPath> = BTreeMap::new();
         for ((path, stamp), (row, beneath)) in
@@ -69,10 +64,8 @@ impl Survey {
                         self.take(path, seen);
                     }
                 }
-                Err(error)
-                    if matches!(error, DiskError::NotFound | DiskError::WrongKind)
-                        || error == DiskError::Denied && in_link(&path) =>
-                {
+                // Beneath a file or a link nothing is.
+                Err(DiskError::NotFound | DiskError::WrongKind) => {
                     // A walk of this pass may meet it yet, and then it came from where something was a moment ago.
                     self.sure.remove(&path);
                     self.forget_unreadable(&path);
@@ -189,15 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn beneath_a_link_is_nothing() {
+    fn beneath_what_is_no_directory_is_nothing() {
         let mut survey = survey();
-        let state = |content: EntryContent| DiskState { stamp: stamp(&content, 1), content, settled: true };
-        let (link, was) = (state(EntryContent::Link("k".into())), state(file(1)));
-        let row = PathRow { disk: Some(was), ..PathRow::default() };
-        for (at, gone) in [("r/s", 1), ("rs", 0)] {
-            survey.hinted = [path("r"), path(at)].into();
-            survey.stamps = Some([Ok(link.stamp), Err(DiskError::Denied)].into());
-            survey.hint_rows = Some([(PathRow::default(), false), (row.clone(), false)].into());
+        let disk = Some(DiskState { stamp: stamp(&file(1), 1), content: file(1), settled: true });
+        let row = PathRow { disk, ..PathRow::default() };
+        for (error, gone) in [(DiskError::WrongKind, 1), (DiskError::NotFound, 1), (DiskError::Denied, 0)] {
+            survey.hinted = [path("link/s")].into();
+            survey.stamps = Some([Err(error)].into());
+            survey.hint_rows = Some([(row.clone(), false)].into());
             survey.judge_hints(now(WHILE));
             assert_eq!((core::mem::take(&mut survey.gone).len(), survey.unreadable.len()), (gone, 1 - gone));
         }

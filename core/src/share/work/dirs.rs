@@ -26,6 +26,8 @@ pub(super) struct Making {
     pub version: Option<Arc<Record>>,
     /// Whether it is in work for this. What other work makes of it is the other's matter.
     pub own: bool,
+    /// Where it is not: the intents that say so. They are kept until that other work ends, if it is made here.
+    pub group: Option<u64>,
 }
 
 /// What directories are made for.
@@ -68,7 +70,7 @@ impl Work {
         dirs.dedup();
         let making = |path: RelPath| {
             let own = self.busy.insert(path.clone());
-            Making { path, version: None, own }
+            Making { path, version: None, own, group: None }
         };
         dirs.into_iter().map(making).collect()
     }
@@ -77,19 +79,23 @@ impl Work {
     /// store's end is looked at as such, so that nothing waits for the store's disk.
     pub(super) fn store_dir_intents(
         &mut self,
-        dirs: Vec<Making>,
+        mut dirs: Vec<Making>,
         made_for: MadeFor,
         peers: &PeerTable,
         out: &mut Outbox,
     ) {
         let (mut writes, mut groups) = (Vec::new(), Vec::new());
-        let own: Vec<&Making> = dirs.iter().filter(|dir| dir.own).collect();
-        for part in own.chunks(GROUP_ITEMS_MAX) {
+        let mut store = |part: &[&Making]| {
             self.next_id += 1;
             let items = part.iter().map(|dir| (&dir.path, Coming::Dir(dir.version.clone())));
             let (key, value) = (self.intents_key(self.next_id), intents::encode(items, peers));
             writes.push(Write::Put { space: Space::Intent, key, value });
-            groups.push(self.next_id);
+            self.next_id
+        };
+        let own: Vec<&Making> = dirs.iter().filter(|dir| dir.own).collect();
+        groups.extend(own.chunks(GROUP_ITEMS_MAX).map(&mut store));
+        for dir in dirs.iter_mut().filter(|dir| !dir.own) {
+            dir.group = Some(store(&[dir]));
         }
         let group = DirGroup { groups, dirs, made_for };
         if writes.is_empty() {
@@ -125,7 +131,13 @@ impl Work {
             _ => None,
         });
         let mut again = Vec::new();
-        for (Making { path, version, .. }, made) in dirs.into_iter().zip(made).filter(|(dir, _)| dir.own) {
+        for (Making { path, version, own, group }, made) in dirs.into_iter().zip(made) {
+            if !own {
+                self.made_beside(path, group, made);
+                continue;
+            }
+            // Whoever made it, it is told here.
+            self.groups_ended.extend(self.made_beside.remove(&path).and_then(|(_, group)| group));
             // One that was there before may hold things that nobody has seen: it is walked once.
             match (made.map(|Made { stamp, empty }| (stamp, empty)), version) {
                 (Ok((stamp, settled)), Some(version))
@@ -145,7 +157,7 @@ impl Work {
                 }
                 (Err(error), version) => match &made_for {
                     MadeFor::Them if error == DiskError::NotFound => {
-                        again.push(Making { path, version, own: true });
+                        again.push(Making { path, version, own: true, group: None });
                     }
                     MadeFor::Them | MadeFor::Those => self.fail(path, Trouble::Disk(error), now),
                     // What they are made for says what failed.
@@ -171,6 +183,18 @@ impl Work {
             MadeFor::Them | MadeFor::Those => {}
             MadeFor::Rename(renaming) => self.rename(renaming, out),
             MadeFor::Installs(id, part) => self.install_part(id, part, now, out),
+        }
+    }
+
+    /// A directory was made, or not, where something else is in work, such as the end of a file: it is told when that
+    /// has ended.
+    fn made_beside(&mut self, path: RelPath, group: Option<u64>, made: Result<Made, DiskError>) {
+        let Ok(Made { stamp, empty: true }) = made else { return self.groups_ended.extend(group) };
+        let is_free = self.busy.insert(path.clone());
+        let before = self.made_beside.insert(path.clone(), (stamp, group));
+        self.groups_ended.extend(before.and_then(|(_, group)| group));
+        if is_free {
+            self.free(&path);
         }
     }
 }
@@ -340,7 +364,7 @@ mod tests {
         let seen = stamp(&file(1), 1);
         let (from, to) = (path("old"), path("d/e/new"));
         rig.work.begin(Task::Rename { from, to, stamp: seen, version });
-        // Another one's: it is made all the same, and nothing is said of it.
+        // Another one's: it is made all the same, and told when that one has ended.
         rig.work.begin(Task::SetMeta {
             path: path("d"),
             stamp: seen,
@@ -357,7 +381,7 @@ mod tests {
         };
         renamed(&mut rig, Err(DiskError::NotFound));
         let (token, rows) = rig.stored();
-        assert_eq!(rows, [[Intent { path: path("d/e"), coming: Coming::Dir(None) }]]);
+        assert_eq!(rows, ["d/e", "d"].map(|dir| [Intent { path: path(dir), coming: Coming::Dir(None) }]));
         assert!(rig.work.is_busy(&path("d/e")));
         rig.work.handle_store(token, Ok(StoreDone::Committed), now(1), &mut rig.out);
         let (token, DiskOp::MakeDirs { dirs, .. }) = rig.disk_op() else { panic!() };
@@ -374,6 +398,13 @@ mod tests {
         let told: Vec<_> = outcomes(&rig.work.unflushed.items);
         assert_eq!(told, [(path("d/e"), true), (path("old"), false)]);
         assert_eq!(rig.work.unflushed.groups.len(), 1);
+        // It stays in work until it is known.
+        rig.work.ended(&path("d"));
+        assert_eq!(rig.work.unflushed.groups.len(), 2);
+        assert_eq!(outcomes(&rig.work.unflushed.items[2..]), [(path("d"), true)]);
+        assert!(rig.work.is_busy(&path("d")));
+        rig.work.ended(&path("d"));
+        assert!(!rig.work.is_busy(&path("d")) && rig.work.unflushed.items.len() == 3);
     }
 
     #[test]

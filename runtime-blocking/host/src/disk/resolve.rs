@@ -6,13 +6,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clearskies_core::files::path::RelPath;
-use clearskies_core::io::disk::{DiskError, Kind};
+use clearskies_core::io::disk::DiskError;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::root::Root;
-use super::stat::{dev_of, map, stamp_at};
+use super::stat::{dev_of, map};
 
 /// Flags for a directory that is only a place for names; needs no right to list it.
 pub(super) const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -65,14 +65,7 @@ fn open_by_component(dir: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<O
             return Err(Errno::XDEV);
         }
         let how = if more.is_some() { PLACE } else { flags };
-        let next = match rustix::fs::openat(here, name, how | OFlags::NOFOLLOW, Mode::empty()) {
-            Ok(next) => next,
-            // A link in the way of a directory gives ENOTDIR here, and ELOOP by the kernel's own way.
-            Err(Errno::NOTDIR) if stamp_at(here, name).is_ok_and(|stamp| stamp.kind == Kind::Link) => {
-                return Err(Errno::LOOP);
-            }
-            Err(error) => return Err(error),
-        };
+        let next = rustix::fs::openat(here, name, how | OFlags::NOFOLLOW, Mode::empty())?;
         match more {
             Some(more) => rest = more,
             None => return Ok(next),

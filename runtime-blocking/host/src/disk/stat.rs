@@ -94,10 +94,9 @@ pub(super) fn map(error: Errno) -> DiskError {
         Errno::NOENT => DiskError::NotFound,
         Errno::EXIST => DiskError::Exists,
         Errno::NOTEMPTY => DiskError::NotEmpty,
-        Errno::NOTDIR | Errno::ISDIR => DiskError::WrongKind,
-        Errno::ROFS | Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::TXTBSY | Errno::BUSY => {
-            DiskError::Denied
-        }
+        // No link is followed: one in the way of a directory is no directory.
+        Errno::NOTDIR | Errno::ISDIR | Errno::LOOP => DiskError::WrongKind,
+        Errno::ROFS | Errno::ACCESS | Errno::PERM | Errno::TXTBSY | Errno::BUSY => DiskError::Denied,
         Errno::XDEV => DiskError::OtherVolume,
         // A file that is larger than the file system allows has no place on it either.
         Errno::NOSPC | Errno::DQUOT | Errno::FBIG => DiskError::NoSpace,

@@ -255,21 +255,21 @@ fn nothing_leaves_the_root_through_links() {
             bench.without_new_calls();
         }
         for rel in ["out/secret", "out/new", "in/file", "out/deep/er"] {
-            assert_eq!(bench.stat(rel), Err(DiskError::Denied), "{rel} {old}");
+            assert_eq!(bench.stat(rel), Err(DiskError::WrongKind), "{rel} {old}");
         }
         assert_eq!(bench.stat("real/file/x"), Err(DiskError::WrongKind));
         assert_eq!(bench.stat("none/x"), Err(DiskError::NotFound));
         assert_eq!(bench.stat("link").unwrap().kind, Kind::Link);
         bench.stage_file(1, b"evil");
-        assert_eq!(bench.install(1, "out/new", None, None), Err(DiskError::Denied));
+        assert_eq!(bench.install(1, "out/new", None, None), Err(DiskError::WrongKind));
         let dirs = vec![(path("out/dir"), None)];
         let made = bench.run(DiskOp::MakeDirs { root: ROOT, dirs });
-        assert_eq!(made, Ok(DiskDone::Made(vec![Err(DiskError::Denied)])));
+        assert_eq!(made, Ok(DiskDone::Made(vec![Err(DiskError::WrongKind)])));
         let stamp = Stamp {
             inode: std::fs::metadata(outside.join("secret")).unwrap().ino(),
             ..bench.stat("link").unwrap()
         };
-        assert_eq!(bench.remove("out/secret", stamp, None), Err(DiskError::Denied));
+        assert_eq!(bench.remove("out/secret", stamp, None), Err(DiskError::WrongKind));
         // A link under a file's stamp is another thing, and never followed.
         assert_eq!(bench.stage(2, StageContent::Copy { from: path("link"), stamp }), Err(DiskError::Changed));
         let to = path("out/restored");
@@ -282,7 +282,7 @@ fn nothing_leaves_the_root_through_links() {
         expire();
         assert_eq!(bench.install(1, "new", None, None), Err(DiskError::RootMissing));
         let write = DiskOp::WriteMarker { root: ROOT, marker: b"x".to_vec() };
-        assert_eq!(bench.run(write), Err(DiskError::Denied));
+        assert_eq!(bench.run(write), Err(DiskError::WrongKind));
     }
 }
 

@@ -103,7 +103,10 @@ impl SimDisk {
         self.expect(inode, &item.stamp)?;
         if item.stamp.kind != Kind::Dir {
             self.put_away(dir, parent, &item.path, item.archive.as_deref())?;
-        } else if self.fs.is_empty_dir(inode) {
+            self.done(parent, place);
+            return Ok(());
+        }
+        if self.fs.is_empty_dir(inode) {
             self.fs.remove(parent, place)?;
         } else {
             return Err(DiskError::NotEmpty);

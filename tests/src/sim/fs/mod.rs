@@ -149,14 +149,13 @@ impl Fs {
         }
     }
 
-    /// One name of a directory. A link on the way is never followed, so one in place of the directory is denied.
+    /// One name of a directory. A link on the way is never followed: one in place of the directory is none.
     pub fn child(&self, dir: u64, name: &[u8]) -> Result<u64, DiskError> {
         let node = self.node(dir);
         match &node.body {
             Body::Dir(_) if node.mode & 0o100 == 0 => Err(DiskError::Denied),
             Body::Dir(names) => names.get(name).copied().ok_or(DiskError::NotFound),
-            Body::Link(_) => Err(DiskError::Denied),
-            Body::File { .. } | Body::Other => Err(DiskError::WrongKind),
+            Body::Link(_) | Body::File { .. } | Body::Other => Err(DiskError::WrongKind),
         }
     }
 
@@ -176,7 +175,6 @@ impl Fs {
         let dir = self.resolve(start, &parent)?;
         match &self.node(dir).body {
             Body::Dir(_) => Ok(dir),
-            Body::Link(_) => Err(DiskError::Denied),
             _ => Err(DiskError::WrongKind),
         }
     }
