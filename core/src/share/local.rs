@@ -137,7 +137,10 @@ impl Judge<'_> {
             && !now.deleted()
             && now.key == base.key
             && now.same_value(base)
-            && (item.what.state().is_some() || !base.value_change.seen_by(&now.deleted_clock))
+            && match item.what.state() {
+                Some(state) => Some(&state.content) == base.content() || !self.back_unseen(base, now),
+                None => !base.value_change.seen_by(&now.deleted_clock),
+            }
         {
             // Who changes or deletes what lies here has seen the index's value, whoever set it again: our own, which a
             // later revision covers, would else stand beside that change, and nobody would have its content. But what
@@ -326,7 +329,7 @@ impl Judge<'_> {
                 }
             }
             LocalChange::Edit { uuid, from_base, value, mut meta, time } => {
-                let (value, time) = (Value::Entry(value), Some(after_same(time, &scene)));
+                let (value, time) = (Value::Entry(value), Some(self.after_same(time, &scene)));
                 // Others put a link in its place, which has no mode.
                 let has_mode = |record: &Arc<Record>| record.meta.unix_mode.is_some();
                 let lost_mode = scene.base_now.as_ref().is_some_and(|now| !has_mode(now));
@@ -377,6 +380,27 @@ impl Judge<'_> {
                 self.unmade(path, why);
                 Ok(())
             }
+        }
+    }
+
+    /// Whether the value that a base had was deleted, and somebody brought the same back, while the row may be older
+    /// than what lay here at that time: what is here now was perhaps written after that delete, or is what was deleted,
+    /// and nobody here replaced what came back.
+    fn back_unseen(&self, base: &Record, now: &Record) -> bool {
+        // Our own would be covered by the change that is made of what is here.
+        let by_others = now.value_change.peer != self.keys.id();
+        self.progress.tail_lost && by_others && base.value_change.seen_by(&now.deleted_clock)
+    }
+
+    /// The time of an edit that was found now: later than when the very value that it replaces was set again, here
+    /// perhaps, as that of a loser whose winner was deleted. Else that value would stay, and the edit's revision cover
+    /// the edit.
+    fn after_same(&self, time: WallTime, scene: &Scene) -> WallTime {
+        match (&scene.base, &scene.base_now) {
+            (Some(base), Some(now)) if now.same_value(base) && !self.back_unseen(base, now) => {
+                time.max(WallTime(now.value_change.time.0.saturating_add(1)))
+            }
+            _ => time,
         }
     }
 
@@ -622,18 +646,6 @@ impl Judge<'_> {
         };
         self.txn.put_row(path, row);
         Ok(true)
-    }
-}
-
-/// The time of an edit that was found now: later than when the very value that it replaces was set again, here
-/// perhaps, as that of a loser whose winner was deleted. Else that value would stay, and the edit's revision cover
-/// the edit.
-fn after_same(time: WallTime, scene: &Scene) -> WallTime {
-    match (&scene.base, &scene.base_now) {
-        (Some(base), Some(now)) if now.same_value(base) => {
-            time.max(WallTime(now.value_change.time.0.saturating_add(1)))
-        }
-        _ => time,
     }
 }
 
