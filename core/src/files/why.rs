@@ -82,7 +82,7 @@ fn reason_sentence(reason: Reason) -> &'static str {
         Reason::Unwanted => "It is ignored or not selected here, so it is left alone.",
         Reason::OnDemand => "Its content is not here; it is fetched when you ask for it.",
         Reason::NotCaughtUp => {
-            "What was found here is compared with the club once another member of the share was reached."
+            "What was found here is compared with the club once a member was reached that knows what the share holds."
         }
         Reason::NotKnown => {
             "A change that this one builds on has not arrived yet; it goes on when that does, or after an hour."

@@ -20,6 +20,7 @@ mod leftovers;
 pub mod link;
 pub mod local;
 pub mod made;
+pub mod newcomers;
 pub mod pipeline;
 pub mod place;
 pub mod planning;
@@ -336,6 +337,7 @@ impl Share {
         if self.renew_if_due(ctx) || self.stores_identity(ctx) {
             return;
         }
+        self.heed_newcomers(ctx.now.mono);
         self.pump_late(ctx);
         loop {
             self.pump_survey(ctx);
@@ -635,8 +637,8 @@ impl Share {
         let survey = self.survey.poll_timeout().filter(|_| looks);
         let late = self.late.poll_timeout().filter(|_| self.may_work());
         let (work, folder) = (self.work.poll_timeout(), self.folder.poll_timeout());
-        let parts =
-            [work, survey, late, self.retry_store_at, folder, self.waits_timeout(), self.sums_timeout()];
+        let waits = self.waits_timeout().into_iter().chain(self.newcomers_timeout()).min();
+        let parts = [work, survey, late, self.retry_store_at, folder, waits, self.sums_timeout()];
         parts.into_iter().flatten().min()
     }
 

@@ -46,6 +46,8 @@ pub enum Op {
         /// Whether it ends the answer to `database.get_updates`.
         current: bool,
     },
+    /// A peer's answer is enough now that was not when it came.
+    CaughtUp,
     /// A peer asked for records.
     Asked {
         /// The link.
@@ -97,7 +99,7 @@ impl Op {
     /// are needed, and a record which contents. What is missed nevertheless costs a load when it is its turn.
     fn trials(&self) -> u32 {
         match self {
-            Op::Remote { .. } | Op::Knowledge { .. } | Op::Asked { .. } => 0,
+            Op::Remote { .. } | Op::Knowledge { .. } | Op::CaughtUp | Op::Asked { .. } => 0,
             Op::Finish { .. } | Op::LookedThrough { .. } => 0,
             Op::Local(..) | Op::Plan(_) | Op::Weigh(_) | Op::Resolve { .. } | Op::Reclaim { .. } => 2,
         }
@@ -106,7 +108,7 @@ impl Op {
     /// How much work an operation is, in records or paths.
     fn weight(&self) -> usize {
         match self {
-            Op::Remote { .. } | Op::Knowledge { .. } | Op::Asked { .. } => 1,
+            Op::Remote { .. } | Op::Knowledge { .. } | Op::CaughtUp | Op::Asked { .. } => 1,
             Op::LookedThrough { .. } | Op::Resolve { .. } => 1,
             Op::Local(items, _) => items.len(),
             Op::Finish { items, intents } => items.len() + intents.len(),

@@ -94,7 +94,7 @@ pub fn prefetch(txn: &mut Txn, op: &Op) {
                 let _ = txn.row(&path);
             }
         }
-        Op::Knowledge { .. } | Op::Asked { .. } | Op::LookedThrough { .. } => {}
+        Op::Knowledge { .. } | Op::CaughtUp | Op::Asked { .. } | Op::LookedThrough { .. } => {}
         Op::Resolve { path, .. } => drop(txn.row(path)),
         Op::Local(items, _) => items.iter().for_each(|item| drop(txn.row(&item.path))),
         Op::Finish { items, .. } => {
@@ -174,6 +174,10 @@ impl Judge<'_> {
             Op::Knowledge { conn, knowledge, current } => {
                 self.effects.done_from.push(*conn);
                 self.knowledge(*conn, knowledge, *current);
+                Ok(())
+            }
+            Op::CaughtUp => {
+                self.progress.caught_up = true;
                 Ok(())
             }
             Op::Local(items, since) => self.local(items, *since),
@@ -361,7 +365,9 @@ impl Judge<'_> {
             }
             self.progress.knowledge.join(knowledge);
             if current {
-                (self.progress.caught_up, self.progress.heard) = (true, true);
+                self.progress.caught_up |=
+                    self.links.get(&conn).is_some_and(|link| link.may_judge(knowledge));
+                self.progress.heard = true;
                 self.effects.caught_up.push(conn);
             }
         }

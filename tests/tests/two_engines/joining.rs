@@ -110,3 +110,38 @@ fn nested_shares_and_missing_folders_are_refused() {
     assert_eq!(world.node(0).ask(Command::Detach { path: "/above/below".into() }), Ok(Reply::Done));
     assert_eq!(world.status(0).shares.len(), 1);
 }
+
+/// The first machine lets two others in, and is gone before it has told either of them anything.
+#[test]
+fn who_knows_of_nothing_is_no_measure_for_another_for_an_hour() {
+    for comes_back in [true, false] {
+        let mut world = World::new(82, 3);
+        world.node(0).share(SHARE);
+        world.node(0).write(&at("known"), b"0");
+        world.run_for(10 * SECOND);
+        for index in [1, 2] {
+            world.node(index).mkdir(SHARE);
+            world.node(index).write(&at(&format!("of {index}")), b"1");
+            let code = world.node(0).invite(SHARE);
+            let peers = [0, 3 - index].map(|known| world.nodes[known].addr()).to_vec();
+            let attach = Command::Attach { code, path: SHARE.into(), existing: Existing::Merge, peers };
+            assert!(world.node(index).ask(attach).is_ok());
+            let joined = format!("n{index} says: Joined");
+            let has_joined = |world: &World| world.trace.tail(20).contains(&joined);
+            assert!((0..1000).any(|_| has_joined(&world) || !world.step()) && has_joined(&world));
+            world.partition(&[index]);
+        }
+        world.crash(0);
+        world.heal();
+        world.run_for(3500 * SECOND);
+        let own = |index: usize| vec![format!("of {index}")];
+        assert_eq!([1, 2].map(|index| names(&world, index)), [1, 2].map(own));
+        assert_eq!(world.status(1).shares[0].peers_connected, 1, "they have met");
+        if comes_back {
+            world.start(0);
+        }
+        world.run_for(200 * SECOND);
+        let all = if comes_back { vec!["known", "of 1", "of 2"] } else { vec!["of 1", "of 2"] };
+        assert_eq!([1, 2].map(|index| names(&world, index)), [&all, &all].map(Clone::clone), "{comes_back}");
+    }
+}
