@@ -2,13 +2,15 @@
 //! has just joined knows nothing of what was deleted: two that lost their homes, and meet before they meet anybody
 //! else, would take for new what one of them has still.
 
+use alloc::format;
+use alloc::string::String;
 use core::time::Duration;
 
 use crate::index::clock::Clock;
 use crate::share::Share;
 use crate::share::link::PeerLink;
 use crate::share::pipeline::Op;
-use crate::share::waits::ABSENT_WAIT;
+use crate::share::waits::{ABSENT_WAIT, TOLD_AFTER};
 use crate::time::Instant;
 
 /// How long one that knows of nothing is linked before its answer is enough: those who know more may be gone for good.
@@ -49,6 +51,21 @@ impl Share {
         let waits = !self.progress.caught_up && self.pipeline.is_idle() && self.retry_store_at.is_none();
         let told = self.links.values().filter(|link| waits && link.told().is_some());
         told.map(|link| link.since.plus(NEWCOMER_WAIT)).min()
+    }
+
+    /// The sentence about members that know of nothing, while nobody else is there.
+    pub(super) fn newcomer_problem(&self, now: Instant) -> Option<String> {
+        let left = self.newcomers_timeout()?.since(now);
+        // Another one's answer may be under way.
+        let others = self.links.values().any(|link| link.writer && link.told().is_none());
+        if others || left.is_zero() || left > NEWCOMER_WAIT - TOLD_AFTER {
+            return None;
+        }
+        let minutes = left.as_secs().div_ceil(60);
+        Some(format!(
+            "Nobody is connected who knows what the share holds; what is in the folder is compared with it when \
+             somebody is, or in {minutes} minutes."
+        ))
     }
 }
 

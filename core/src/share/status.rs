@@ -208,6 +208,7 @@ impl Share {
         }
         problems.extend(self.clock.problem());
         problems.extend(self.join_problem());
+        problems.extend(self.newcomer_problem(now));
         let held = self.survey.held.count();
         if held > 0 {
             problems.push(format!(

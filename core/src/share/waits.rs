@@ -24,7 +24,7 @@ pub const ABSENT_WAIT: Duration = Duration::from_secs(60 * 60);
 /// the time in which the members that hold them connect.
 pub const FORMER_WAIT: Duration = Duration::from_secs(2 * 60);
 /// What is waited for no longer than this is no news to anybody.
-const TOLD_AFTER: Duration = Duration::from_secs(60);
+pub(super) const TOLD_AFTER: Duration = Duration::from_secs(60);
 
 /// What is waited for from one author.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -136,7 +136,9 @@ fn who_knows_of_nothing_is_no_measure_for_another_for_an_hour() {
         world.run_for(3500 * SECOND);
         let own = |index: usize| vec![format!("of {index}")];
         assert_eq!([1, 2].map(|index| names(&world, index)), [1, 2].map(own));
-        assert_eq!(world.status(1).shares[0].peers_connected, 1, "they have met");
+        let status = world.status(1).shares.remove(0);
+        assert_eq!(status.peers_connected, 1, "they have met");
+        assert!(status.problems.iter().any(|why| why.contains("in 3 minutes")), "{status:?}");
         if comes_back {
             world.start(0);
         }
