@@ -1,8 +1,8 @@
 //! The disk: everything that the engine can ask of a share's folder.
 //!
 //! Paths are relative to the share's root and resolve beneath it, following no symbolic link: one on the way is no
-//! directory, so that the operation fails with [`DiskError::WrongKind`]. Lists of items are answered by lists of results in
-//! the same order; the operation as a whole fails only where nothing could be tried (the root is gone).
+//! directory, so that the operation fails with [`DiskError::WrongKind`]. Lists of items are answered by lists of
+//! results in the same order; the operation as a whole fails only where nothing could be tried (the root is gone).
 
 use alloc::string::String;
 use alloc::sync::Arc;
