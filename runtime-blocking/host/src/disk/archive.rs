@@ -295,7 +295,8 @@ fn make_copy(
             if !same_content(&stamp_fd(&source).map_err(map)?, stamp) {
                 return Err(DiskError::Changed);
             }
-            finish_file(&file, Some(stamp.mode), Some(stamp.mtime_ns)).map_err(failed)
+            let made = finish_file(&file, Some(stamp.mode), Some(stamp.mtime_ns)).map_err(failed)?;
+            if made.size == stamp.size { Ok(made) } else { Err(DiskError::Io) }
         }
         Kind::Dir | Kind::Other => Err(DiskError::WrongKind),
     }

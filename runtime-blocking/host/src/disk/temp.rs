@@ -175,10 +175,12 @@ fn stage_one(
     }
 }
 
-/// Copies a file into an empty one: shared blocks, then within the kernel, then by hand.
+/// Copies so many bytes of a file into an empty one: shared blocks, then within the kernel, then by hand. Fewer where
+/// the file became shorter: whoever asks looks at its stamp, or at what came of it.
 pub(super) fn copy_bytes(from: &File, to: &File, size: u64, scratch: &mut Scratch) -> Result<(), Errno> {
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
+        let len = to.metadata().map_err(|e| errno(&e))?.len();
+        return if len > size { to.set_len(size).map_err(|e| errno(&e)) } else { Ok(()) };
     }
     let mut at = 0u64;
     while at < size {
@@ -194,14 +196,16 @@ pub(super) fn copy_bytes(from: &File, to: &File, size: u64, scratch: &mut Scratc
         }
     }
     let buffer = scratch.buffer();
-    loop {
-        let len = read_at(from, buffer, at).map_err(|e| errno(&e))?;
+    while at < size {
+        let most = usize::try_from(size - at).unwrap_or(usize::MAX).min(buffer.len());
+        let len = read_at(from, &mut buffer[..most], at).map_err(|e| errno(&e))?;
         if len == 0 {
-            return Ok(());
+            break;
         }
         to.write_all_at(&buffer[..len], at).map_err(|e| errno(&e))?;
         at = at.saturating_add(len as u64);
     }
+    Ok(())
 }
 
 /// [`DiskOp::OpenTemp`](clearskies_core::io::DiskOp::OpenTemp).

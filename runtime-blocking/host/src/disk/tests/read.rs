@@ -204,3 +204,15 @@ fn sweeping_keeps_what_it_should() {
     bench.run(DiskOp::SweepTemps { root: ROOT, keep: vec![] }).unwrap();
     bench.stage_file(1, b"x");
 }
+
+#[test]
+fn a_copy_has_as_many_bytes_as_were_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("from"), b"0123456789").unwrap();
+    let from = std::fs::File::open(dir.path().join("from")).unwrap();
+    for (size, copied) in [(0, &b""[..]), (9, b"012345678"), (10, b"0123456789"), (11, b"0123456789")] {
+        let to = std::fs::File::create(dir.path().join("to")).unwrap();
+        crate::disk::temp::copy_bytes(&from, &to, size, &mut crate::disk::read::Scratch::new()).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("to")).unwrap(), copied, "{size}");
+    }
+}
