@@ -209,7 +209,7 @@ impl Judge<'_> {
         let gone = now
             .is_none_or(|now| scene.base.as_ref().is_some_and(|base| base.content() != Some(&now.content)));
         let target = match &scene.base_now {
-            Some(base_now) if gone => match self.followed(path, &scene, base_now)? {
+            Some(base_now) if gone => match self.followed(path, &scene, base_now, now)? {
                 Ok(target) => target,
                 Err(busy) => {
                     self.doubt(item, busy, Why::Follows);
@@ -447,6 +447,7 @@ impl Judge<'_> {
         path: &RelPath,
         scene: &Scene,
         now: &Record,
+        seen: Option<&DiskState>,
     ) -> Result<Result<Target, RelPath>, Miss> {
         let Some(to) = RelPath::from_key(&now.key).filter(|to| to != path && !now.deleted()) else {
             return Ok(Ok(Target::Free));
@@ -459,9 +460,12 @@ impl Judge<'_> {
             return Ok(Ok(Target::Holds));
         }
         let there = self.txn.row(&to)?;
-        // Or a later version of it, which came there while this one was gone and nobody had told.
-        let later = there.base_uuid() == Some(now.uuid);
-        let same = there.content().is_some() && (later || there.content() == scene.row.content());
+        // Or a later version of it stood there, which came while this one was gone and nobody had told, and is here now.
+        let back = seen.zip(there.disk.as_ref()).is_some_and(|(seen, disk)| {
+            let same_file = inode_key(&seen.stamp).is_some_and(|key| inode_key(&disk.stamp) == Some(key));
+            there.base_uuid() == Some(now.uuid) && same_file && disk.content == seen.content
+        });
+        let same = back || there.content().is_some() && there.content() == scene.row.content();
         Ok(Ok(if same { Target::Holds } else { Target::Free }))
     }
 

@@ -52,6 +52,7 @@ const FAULTS: &[&[Verb]] = &[
     &[Verb::Die, Verb::Start],
     // What a crash between two flushes breaks shows where they take long.
     &[Verb::Slow, Verb::Slow, Verb::Kill, Verb::Start, Verb::Start],
+    &[Verb::Slow, Verb::Slow, Verb::Power, Verb::Start, Verb::Start],
     &[Verb::Errors, Verb::Errors],
     &[Verb::StoreFails],
     &[Verb::Full, Verb::Full],
