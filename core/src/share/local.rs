@@ -460,7 +460,8 @@ impl Judge<'_> {
             return Ok(Ok(Target::Holds));
         }
         let there = self.txn.row(&to)?;
-        // Or a later version of it stood there, which came while this one was gone and nobody had told, and is here now.
+        // Or a later version of it stood there, which came while this one was gone and nobody had told, and is here
+        // now.
         let back = seen.zip(there.disk.as_ref()).is_some_and(|(seen, disk)| {
             let same_file = inode_key(&seen.stamp).is_some_and(|key| inode_key(&disk.stamp) == Some(key));
             there.base_uuid() == Some(now.uuid) && same_file && disk.content == seen.content
