@@ -239,7 +239,7 @@ impl Share {
         for path in effects.again {
             self.survey.hint(path, ctx.now);
         }
-        let displaced = effects.doubted.iter().filter(|doubt| doubt.why != Why::Follows);
+        let displaced = effects.doubted.iter().filter(|doubt| doubt.why == Why::Moved);
         let displaced: BTreeSet<RelPath> = displaced.map(|doubt| doubt.other.clone()).collect();
         if !displaced.is_empty() {
             self.work.displaced(&displaced, ctx.now, ctx.out);

@@ -87,12 +87,8 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
             // What lies in a directory is not seen by giving it a mode.
             let listed = |disk: &DiskState| disk.is_listed(stamp);
             let dir = *content == EntryContent::Dir;
-            let settled = if dir && *settled && knows_dir(&row) {
-                effects.again.push(path.clone());
-                false
-            } else {
-                *settled || dir && row.disk.as_ref().is_some_and(listed)
-            };
+            let anew = dir && *settled && is_made_anew(&row, path, effects);
+            let settled = !anew && (*settled || dir && row.disk.as_ref().is_some_and(listed));
             row.disk = Some(DiskState { stamp: *stamp, content: content.clone(), settled });
             txn.put_row(path, row);
         }
@@ -150,12 +146,11 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
         Outcome::Implied { stamp, settled } => {
             let mut disk = DiskState { stamp: *stamp, content: EntryContent::Dir, settled: *settled };
             let mut row = txn.row(path)?;
-            if *settled && knows_dir(&row) {
+            if *settled && is_made_anew(&row, path, effects) {
                 disk.settled = false;
                 (row.disk, row.base) = (Some(disk), Base::None);
                 row.implied = true;
                 txn.put_row(path, row);
-                effects.again.push(path.clone());
             } else {
                 imply(txn, path, disk)?;
             }
@@ -167,10 +162,14 @@ pub fn apply(txn: &mut Txn, item: &Finished, effects: &mut Effects) -> Result<()
     Ok(())
 }
 
-/// Whether a row knows a directory. One that was just made is another, though it may have got its inode: what lay in
-/// the one before is gone, and is missed when the new one is looked through.
-fn knows_dir(row: &PathRow) -> bool {
-    row.content() == Some(&EntryContent::Dir)
+/// Whether a directory was just made where the row knows one. It is another, though it may have got that one's inode:
+/// what lay in the one before is gone, and is missed when the new one is looked through.
+fn is_made_anew(row: &PathRow, path: &RelPath, effects: &mut Effects) -> bool {
+    let anew = row.content() == Some(&EntryContent::Dir);
+    if anew {
+        effects.again.push(path.clone());
+    }
+    anew
 }
 
 /// A directory stands at a path only for what lies beneath it, unless it is known there already.

@@ -105,10 +105,9 @@ pub struct Doubt {
 /// Why a path cannot be judged alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It was moved from the other path, which is in work: both are looked at after that.
+    /// It was moved from the other path, and one of both is in work, or it seems to be what a row still has there: both
+    /// are looked at together, and then it is sure.
     Moved,
-    /// It seems to be what a row still has at the other path: both are looked at together, and then it is sure.
-    Known,
     /// The other path, to which its record moved, is in work.
     Follows,
 }
@@ -160,7 +159,7 @@ impl Judge<'_> {
             self.effects.judged.push(path.clone());
         }
         let now = item.what.state();
-        let is_from = |doubt: &Doubt| doubt.why == Why::Known && doubt.other == *path;
+        let is_from = |doubt: &Doubt| doubt.why == Why::Moved && doubt.other == *path;
         if now.is_none() && (self.survey.is_doubted(path) || self.effects.doubted.iter().any(is_from)) {
             // It may be what seemed to be new a moment ago.
             self.effects.again.push(path.clone());
@@ -306,7 +305,7 @@ impl Judge<'_> {
             LocalChange::Wait(_) => return Ok(()),
             LocalChange::Create { revive, mut value, meta, time } => {
                 if let Some(from) = self.other_name(item)? {
-                    self.doubt(item, from, Why::Known);
+                    self.doubt(item, from, Why::Moved);
                     return Ok(());
                 }
                 if let Some(taken) = self.taken.get(path) {

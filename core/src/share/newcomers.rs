@@ -1,6 +1,6 @@
-//! Whose answer is enough to judge by what lies in a folder without base (sync.md, Scanning). Who
-//! has just joined knows nothing of what was deleted: two that lost their homes, and meet before they meet anybody
-//! else, would take for new what one of them has still.
+//! Whose answer is enough to judge by what lies in a folder without base (sync.md, Scanning). Who has just joined knows
+//! nothing of what was deleted: two that lost their homes, and meet before they meet anybody else, would take for new
+//! what one of them has still.
 
 use alloc::format;
 use alloc::string::String;

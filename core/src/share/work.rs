@@ -470,8 +470,7 @@ impl Work {
         let root = self.root;
         let dirs = core::mem::take(&mut self.dirs);
         if !dirs.is_empty() {
-            let dirs =
-                dirs.into_iter().map(|(path, version)| Making { path, version, own: true, group: None });
+            let dirs = dirs.into_iter().map(|(path, version)| Making::own(path, version));
             self.store_dir_intents(dirs.collect(), MadeFor::Them, peers, out);
         }
         let links = core::mem::take(&mut self.links);

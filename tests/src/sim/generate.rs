@@ -83,20 +83,20 @@ pub fn script(seed: u64, shape: Shape) -> Script {
     let acts = shape.acts.unwrap_or(acts);
     let mut maker = Maker::new(rng, machines, shape.without);
     let mut steps = maker.watchers();
-    steps.retain(|step| !shape.without.contains(&step.verb));
     for _ in 0..acts {
         if maker.rng.per_mille(maker.faults_per_mille) {
             steps.extend(maker.fault());
             steps.extend(maker.pause());
         }
         if maker.rng.per_mille(maker.habits_per_mille) {
-            let habit = maker.habit();
-            steps.extend(habit.into_iter().filter(|step| !shape.without.contains(&step.verb)));
+            steps.extend(maker.habit());
         } else {
             steps.push(maker.act());
         }
         steps.extend(maker.pause());
     }
+    // What takes several steps may need one that must not be.
+    steps.retain(|step| !shape.without.contains(&step.verb));
     Script { seed, machines, steps }
 }
 
@@ -159,6 +159,11 @@ impl Maker {
         if self.rng.per_mille(400) {
             return format!("*{}", self.rng.below(20));
         }
+        self.place()
+    }
+
+    /// One of the places where everybody, or the one who acts alone, works.
+    fn place(&mut self) -> String {
         let paths = if self.alone.is_some() { &PATHS[..ALONE_PATHS] } else { &PATHS };
         (*self.rng.pick(paths).expect("there are some")).to_owned()
     }
@@ -199,9 +204,7 @@ impl Maker {
     fn habit(&mut self) -> Vec<Step> {
         let node = self.machine();
         let node = self.alone.unwrap_or(node);
-        let paths = if self.alone.is_some() { &PATHS[..ALONE_PATHS] } else { &PATHS };
-        let mut path = || (*self.rng.pick(paths).expect("there are some")).to_owned();
-        let (at, other) = (path(), path());
+        let (at, other) = (self.place(), self.place());
         let within = |name: &str| format!("{at}/{name}");
         let aside = "aside".to_owned();
         let on = |verb, path: &str| Step { verb, node, path: path.to_owned(), ..Step::default() };

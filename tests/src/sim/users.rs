@@ -41,6 +41,12 @@ pub type Tree = BTreeMap<String, Item>;
 /// What each path is, with the bytes of files.
 pub type Entries = BTreeMap<String, (Kind, Option<Arc<Vec<u8>>>)>;
 
+/// The renames that exchange two paths.
+pub fn exchange(a: &str, b: &str) -> [[String; 2]; 3] {
+    let aside = format!("{a}.swap");
+    [[a, &aside], [b, a], [&aside, b]].map(|both| both.map(str::to_owned))
+}
+
 impl SimDisk {
     fn split<'a>(&self, path: &'a str) -> Result<(u64, &'a [u8]), DiskError> {
         let (above, name) = path.rsplit_once('/').ok_or(DiskError::NotFound)?;
@@ -202,10 +208,7 @@ impl SimDisk {
 
     /// Exchanges two paths.
     pub fn swap(&mut self, wall_ns: i64, a: &str, b: &str) -> Result<(), DiskError> {
-        let aside = format!("{a}.swap");
-        self.rename_path(wall_ns, a, &aside)?;
-        self.rename_path(wall_ns, b, a)?;
-        self.rename_path(wall_ns, &aside, b)
+        exchange(a, b).iter().try_for_each(|[from, to]| self.rename_path(wall_ns, from, to))
     }
 
     /// Sets permission bits.

@@ -175,7 +175,7 @@ impl Survey {
             return;
         }
         let Doubt { path, other, state, why } = doubt;
-        if why != Why::Follows && !busy.contains(&other) {
+        if why == Why::Moved && !busy.contains(&other) {
             self.doubts_overflowed |= self.hints.len() + 2 > HINTS_MAX;
             // The first ones stay where there are too many, so that each look is sure of some.
             if self.doubted.len() < HINTS_MAX {
@@ -190,7 +190,7 @@ impl Survey {
             self.known.insert(path.clone(), state);
         }
         self.hint(path, now);
-        if why != Why::Follows {
+        if why == Why::Moved {
             self.hint(other, now);
         }
     }
@@ -299,7 +299,7 @@ mod tests {
         let now = Now { mono: Instant(0), wall: WallTime(0) };
         let content = file(1);
         let state = DiskState { stamp: stamp(&content, 1), content, settled: true };
-        for (why, sure, hinted) in [(Why::Known, true, 2), (Why::Moved, true, 2), (Why::Follows, false, 1)] {
+        for (why, sure, hinted) in [(Why::Moved, true, 2), (Why::Follows, false, 1)] {
             let mut survey = Survey::new(RootId(1));
             let doubt = Doubt { path: path("g"), other: path("f"), state: Some(state.clone()), why };
             let busy = BTreeSet::from([path("f")]);
@@ -327,7 +327,7 @@ mod tests {
         for round in 1..=DOUBT_ROUNDS {
             for at in 0..HINTS_MAX + 1 {
                 let (new, other) = (path(&alloc::format!("b{at}")), path(&alloc::format!("a{at}")));
-                let doubt = Doubt { path: new, other, state: None, why: Why::Known };
+                let doubt = Doubt { path: new, other, state: None, why: Why::Moved };
                 survey.note_doubted(doubt, &BTreeSet::new(), now);
             }
             survey.pump(now, true, &BTreeSet::new(), 0, &mut Outbox::default());
@@ -345,7 +345,7 @@ mod tests {
         let from = path("first");
         let names: Vec<RelPath> = (0..300).map(|at| path(&alloc::format!("name{at}"))).collect();
         for name in &names {
-            let doubt = Doubt { path: name.clone(), other: from.clone(), state: None, why: Why::Known };
+            let doubt = Doubt { path: name.clone(), other: from.clone(), state: None, why: Why::Moved };
             survey.note_doubted(doubt, &free, now);
         }
         assert!(survey.is_doubted(&from) && !survey.is_doubted(&names[0]));
@@ -377,7 +377,7 @@ mod tests {
         let now = Now { mono: Instant(0), wall: WallTime(0) };
         let (new, from) = (path("new"), path("from"));
         let free = BTreeSet::new();
-        let doubt = || Doubt { path: new.clone(), other: from.clone(), state: None, why: Why::Known };
+        let doubt = || Doubt { path: new.clone(), other: from.clone(), state: None, why: Why::Moved };
         for busy in [&new, &from] {
             survey.note_doubted(doubt(), &free, now);
             let mut hinted = BTreeSet::from([new.clone()]);

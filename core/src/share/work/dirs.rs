@@ -30,6 +30,13 @@ pub(super) struct Making {
     pub group: Option<u64>,
 }
 
+impl Making {
+    /// One that is in work for this.
+    pub(super) fn own(path: RelPath, version: Option<Arc<Record>>) -> Making {
+        Making { path, version, own: true, group: None }
+    }
+}
+
 /// What directories are made for.
 #[derive(Debug)]
 pub(super) enum MadeFor {
@@ -70,7 +77,7 @@ impl Work {
         dirs.dedup();
         let making = |path: RelPath| {
             let own = self.busy.insert(path.clone());
-            Making { path, version: None, own, group: None }
+            Making { own, ..Making::own(path, None) }
         };
         dirs.into_iter().map(making).collect()
     }
@@ -157,7 +164,7 @@ impl Work {
                 }
                 (Err(error), version) => match &made_for {
                     MadeFor::Them if error == DiskError::NotFound => {
-                        again.push(Making { path, version, own: true, group: None });
+                        again.push(Making::own(path, version));
                     }
                     MadeFor::Them | MadeFor::Those => self.fail(path, Trouble::Disk(error), now),
                     // What they are made for says what failed.

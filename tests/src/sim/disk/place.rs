@@ -104,14 +104,12 @@ impl SimDisk {
         if item.stamp.kind != Kind::Dir {
             self.put_away(dir, parent, &item.path, item.archive.as_deref())?;
             self.done(parent, place);
-            return Ok(());
-        }
-        if self.fs.is_empty_dir(inode) {
+        } else if self.fs.is_empty_dir(inode) {
             self.fs.remove(parent, place)?;
+            self.touched(parent, place);
         } else {
             return Err(DiskError::NotEmpty);
         }
-        self.touched(parent, place);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use super::super::generate::LARGE;
 use super::super::rng::Rng;
 use super::super::script::{Step, Verb};
 use super::super::share::SHARE;
+use super::super::users::exchange;
 use super::History;
 
 /// A link that leads out of every share.
@@ -219,9 +220,7 @@ impl History {
                 let (to_at, swap) = (format!("{SHARE}/{to}"), step.verb == Verb::Swap);
                 let there = self.files_at(node, &to).into_iter().map(|(_, data)| data);
                 let moved: Vec<Vec<u8>> = old.into_iter().chain(there).collect();
-                let aside = format!("{at}.swap");
-                let renames: &[[&str; 2]] =
-                    if swap { &[[&at, &aside], [&to_at, &at], [&aside, &to_at]] } else { &[[&at, &to_at]] };
+                let renames = if swap { exchange(&at, &to_at).to_vec() } else { vec![[at, to_at]] };
                 let _ = renames
                     .iter()
                     .all(|[from, to]| self.on_disk(node, |disk, now| disk.rename_path(now, from, to)));
