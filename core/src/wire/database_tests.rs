@@ -225,7 +225,7 @@ fn the_largest_record_fits_a_body() {
 
 /// Prints the rate; run with `--release -- --ignored --nocapture`.
 #[test]
-#[ignore = "measures"]
+#[ignore = "a measurement, run by hand"]
 fn rates() {
     extern crate std;
     use std::time::Instant;

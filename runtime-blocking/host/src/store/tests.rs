@@ -118,7 +118,7 @@ fn the_file_is_private_and_used_by_one() {
 
 /// The second process of the test above: locks of one process do not keep itself out.
 #[test]
-#[ignore = "run by another test"]
+#[ignore = "run by the test above, as a process of its own"]
 fn opens_what_the_environment_names() {
     if let Some(path) = std::env::var_os("STORE_PATH") {
         assert!(matches!(Store::open(Path::new(&path)), Err(OpenError::Busy)));
@@ -287,7 +287,7 @@ fn the_thread_rests_once_nothing_is_asked_any_more() {
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, run by hand"]
 fn speed() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(&dir.path().join("db")).unwrap();

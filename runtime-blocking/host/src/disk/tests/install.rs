@@ -322,7 +322,7 @@ fn the_archive_is_listed_restored_and_pruned() {
 
 /// Prints how many small files a second are staged and installed, and how fast a file is hashed.
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement, run by hand"]
 fn speed() {
     let bench = Bench::new();
     let count = 100_000u64;
