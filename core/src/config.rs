@@ -23,8 +23,8 @@ pub struct Config {
     /// Where the host keeps keys and store: the absolute path, links resolved, in the system's bytes; empty if there is
     /// none. No share may be at, in or around it.
     pub home: Vec<u8>,
-    /// A random token that the host writes beside the store at each start, and the one that it found there; where
-    /// they differ from what the store says, the store is not the one that this node last wrote (protocol §7).
+    /// A random token for this run, and the one that the host found beside the store; where the store does not have
+    /// that, it is not the one that this node last wrote (protocol §7).
     pub run_token: RunToken,
 }
 
@@ -33,7 +33,7 @@ pub struct Config {
 pub struct RunToken {
     /// What the file beside the store held; `None` if it was missing.
     pub found: Option<[u8; 16]>,
-    /// What the host will put there once the engine has stored it (the host writes it before the engine starts).
+    /// What the host puts there once the engine has stored it (`Output::NameRun`).
     pub new: [u8; 16],
     /// Whether the machine restarted since the last run and that run left no clean mark.
     pub tail_may_be_lost: bool,

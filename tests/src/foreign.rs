@@ -323,6 +323,8 @@ impl Foreign {
                 let done = self.store.execute(now.mono, op);
                 self.engine.handle_completion(now, token, Completion::Store(done));
             }
+            // It never starts again.
+            Output::NameRun => self.engine.handle_run_named(now, true),
             Output::Dial { conn, addr } => match TcpStream::connect_timeout(&addr, Duration::from_secs(2)) {
                 Ok(stream) => {
                     self.keep(conn, stream);

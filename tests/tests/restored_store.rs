@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use clearskies_core::engine::command::{Command, Existing};
-use clearskies_core::io::store::Space;
-use clearskies_core::share::layout::path_of_key;
+use clearskies_core::io::store::{Space, StoreError};
+use clearskies_core::share::layout::{Fact, MetaKey, meta_key, path_of_key};
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::net::Conditions;
 use clearskies_tests::sim::rng::Rng;
 use clearskies_tests::sim::share::{REST, SHARE, at, attach, names, seeds};
+use clearskies_tests::sim::store::Image;
+use clearskies_tests::sim::world::{Ambush, Moment};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -134,4 +136,104 @@ fn a_power_cut_right_after_a_write_leaves_nothing_pending() {
             world.assert_same_trees(&[0, 1], SHARE);
         }
     }
+}
+
+/// Two machines in step, the second of which went on after the backup that comes with them.
+fn with_backup(seed: u64) -> (World, Image) {
+    let mut world = World::new(seed, 2);
+    world.node(0).share(SHARE);
+    attach(&mut world, 1, Existing::Refuse);
+    world.node(0).write(&at("kept"), b"kept");
+    world.run_for(20 * SECOND);
+    world.restart(1);
+    world.run_for(20 * SECOND);
+    let (backup, _) = world.nodes[1].home_backup();
+    world.restart(1);
+    world.node(1).write(&at("later"), b"later");
+    world.run_for(20 * SECOND);
+    world.crash(1);
+    // Nobody tells it.
+    world.partition(&[1]);
+    (world, backup)
+}
+
+/// The seed of the second machine's keys.
+fn identity(world: &World) -> Vec<u8> {
+    let is_identity =
+        |key: &[u8]| matches!(meta_key(key), Some(MetaKey::Club(_, fact, _)) if fact == Fact::Identity as u8);
+    let store = world.nodes[1].store.live();
+    store.iter(Space::Meta).find(|(key, _)| is_identity(key)).expect("it is a member").1.to_vec()
+}
+
+/// Starts the second machine, which is killed at one of its first orders to disk, store or the file beside the store;
+/// then starts it for good.
+fn starts_cut_off(world: &mut World, output: u64, moment: Moment) {
+    world.ambush = Some(Ambush { node: 1, output, moment });
+    world.start(1);
+    world.run_for(20 * SECOND);
+    assert!(world.nodes[1].engine.is_none(), "{output} {moment:?}: it is not killed");
+    world.start(1);
+    world.run_for(20 * SECOND);
+}
+
+const MOMENTS: [Moment; 3] = [Moment::Before, Moment::After, Moment::Torn];
+
+#[test]
+fn a_store_that_was_put_back_is_found_by_the_start_after_one_that_was_cut_off() {
+    for output in 0..8 {
+        for moment in MOMENTS {
+            let (mut world, backup) = with_backup(output);
+            let last = identity(&world);
+            world.nodes[1].store.put_back(backup);
+            starts_cut_off(&mut world, output, moment);
+            assert_ne!(identity(&world), last, "{output} {moment:?}");
+        }
+    }
+}
+
+#[test]
+fn a_start_that_was_cut_off_leaves_the_store_this_node_s_own() {
+    for output in 0..8 {
+        // A power cut may take the end of the store: then it is not known whose it is.
+        for moment in [Moment::Before, Moment::After] {
+            let (mut world, _) = with_backup(output);
+            let last = identity(&world);
+            starts_cut_off(&mut world, output, moment);
+            assert_eq!(identity(&world), last, "{output} {moment:?}");
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_is_known_of_by_the_start_after_one_that_was_cut_off() {
+    for output in 0..8 {
+        for moment in MOMENTS {
+            let (mut world, _) = with_backup(output);
+            let last = identity(&world);
+            world.start(1);
+            world.run_for(20 * SECOND);
+            world.power_cut(1);
+            starts_cut_off(&mut world, output, moment);
+            assert_ne!(identity(&world), last, "{output} {moment:?}");
+        }
+    }
+}
+
+#[test]
+fn a_start_that_cannot_be_named_beside_the_store_is_tried_again() {
+    let (mut world, _) = with_backup(1);
+    let last = identity(&world);
+    world.start(1);
+    let commits = world.nodes[1].store.commits;
+    while world.nodes[1].store.commits == commits {
+        world.run_for(Duration::from_micros(5));
+    }
+    world.nodes[1].store.faults.push(StoreError::Io);
+    world.run_for(Duration::from_millis(100));
+    assert!(world.nodes[1].notices.iter().any(|notice| notice.contains("database cannot be used")));
+    world.heal();
+    world.run_for(120 * SECOND);
+    assert!(world.nodes[1].notices.iter().any(|notice| notice.contains("can be used again")));
+    assert_eq!(identity(&world), last);
+    world.assert_same_trees(&[0, 1], SHARE);
 }

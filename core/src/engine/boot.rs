@@ -16,20 +16,21 @@ use crate::engine::event::Event;
 use crate::engine::outbox::Outbox;
 use crate::ids::{PeerId, RootId, Token};
 use crate::index::codec::PeerTable;
-use crate::io::Completion;
 use crate::io::store::{Durability, Row, Space, StoreDone, StoreOp, Write};
+use crate::io::{Completion, Output};
 use crate::share::folder::ShareFact;
 use crate::share::layout::{self, Fact, MetaKey};
 use crate::share::progress::Progress;
 use crate::share::renewal::Renewal;
-use crate::share::{Membership, Share, decode_resume};
+use crate::share::{Membership, Share, decode_resume, put_fact};
 use crate::time::{Instant, Now, retry_pause};
 
 /// Facts of one look-up.
 const PAGE: u32 = 1000;
 
-/// Node facts.
-const RUN_TOKEN: &str = "run";
+/// The node's fact that holds the token of this run, and before it the last one's, if the store is of that run: until
+/// the host has put the new one beside the store, the old one is there.
+const RUN_TOKENS: &str = "run";
 /// Prefix of a setting's key.
 pub const SETTING: &str = "setting/";
 
@@ -42,6 +43,8 @@ pub struct Boot {
     loading: Option<Token>,
     /// The commit that names this run; until it is kept nothing begins.
     naming: Option<Token>,
+    /// Whether the host is to name this run beside the store; until it has nothing begins.
+    host_names: bool,
     /// Whether the store is another one than this node last wrote.
     renewed: bool,
     failed: Option<String>,
@@ -59,6 +62,7 @@ impl Boot {
         Boot {
             loading: Some(token),
             naming: None,
+            host_names: false,
             renewed: false,
             failed: None,
             retry_at: None,
@@ -70,7 +74,7 @@ impl Boot {
 
     /// Whether the engine is at work.
     pub fn is_done(&self) -> bool {
-        self.loading.is_none() && self.naming.is_none()
+        self.loading.is_none() && self.naming.is_none() && !self.host_names
     }
 
     /// Why the node cannot work, if so.
@@ -112,7 +116,10 @@ impl Engine {
     pub(super) fn boot_completion(&mut self, now: Now, token: Token, completion: &mut Completion) -> bool {
         if self.boot.naming.take_if(|naming| *naming == token).is_some() {
             match completion {
-                Completion::Store(Ok(_)) => self.begun(now),
+                Completion::Store(Ok(_)) => {
+                    self.boot.host_names = true;
+                    self.out.push(Output::NameRun);
+                }
                 _ => self.boot_failed(now),
             }
             return true;
@@ -143,7 +150,14 @@ impl Engine {
         true
     }
 
-    /// The store knows of this run: the node goes to work.
+    /// The host has put the token of this run beside the store, or could not.
+    pub(super) fn run_named(&mut self, now: Now, done: bool) {
+        if core::mem::take(&mut self.boot.host_names) {
+            if done { self.begun(now) } else { self.boot_failed(now) }
+        }
+    }
+
+    /// The store and the file beside it know of this run: the node goes to work.
     fn begun(&mut self, now: Now) {
         if self.boot.failed.take().is_some() {
             let message = "The node's database can be used again.".into();
@@ -153,7 +167,8 @@ impl Engine {
         self.run_early(now);
     }
 
-    /// The store could not be read, or did not take the name of this run: the start begins anew after a while.
+    /// The store could not be read, or it or the file beside it did not take the name of this run: the start begins
+    /// anew after a while.
     fn boot_failed(&mut self, now: Now) {
         let why = "The node's database cannot be used; see the log. Nothing is synced until it can; it is tried again.";
         if self.boot.failed.replace(why.into()).is_none() {
@@ -184,19 +199,24 @@ impl Engine {
 
     /// Tells this store from a copy of it, and has that kept.
     fn name_run(&mut self) {
-        let stored_run =
-            self.boot.node.get(RUN_TOKEN).and_then(|value| <[u8; 16]>::try_from(value.as_slice()).ok());
         let run = self.config.run_token;
-        // Another store than this node last wrote: a backup, a copy, or one whose tail a crash of the machine took.
-        let strange = stored_run.is_some() && stored_run != run.found;
-        self.boot.renewed = strange || (run.tail_may_be_lost && stored_run.is_some());
-        let (key, value) = (layout::node_key(RUN_TOKEN), run.new.to_vec());
-        let write = Write::Put { space: Space::Meta, key, value };
-        self.boot.naming = Some(self.commit([write].into(), Durability::Now));
+        let stored = self.boot.node.get(RUN_TOKENS);
+        let is_last =
+            |tokens: &Vec<u8>| run.found.is_some_and(|found| tokens.chunks(found.len()).any(|t| t == found));
+        // Else a backup, a copy, or one whose tail a crash of the machine took.
+        let is_ours = stored.is_none_or(is_last);
+        self.boot.renewed = !is_ours || (run.tail_may_be_lost && stored.is_some());
+        // A start that is cut off before the host has named it leaves a store that is as much this node's as it was.
+        let last = run.found.filter(|_| stored.is_some() && is_ours);
+        let tokens = last.into_iter().chain([run.new]).flatten().collect();
+        let name = Write::Put { space: Space::Meta, key: layout::node_key(RUN_TOKENS), value: tokens };
+        let due = self.boot.clubs.keys().filter(|_| self.boot.renewed);
+        let due = due.map(|&root| put_fact(root, Fact::Renewal, Vec::new()));
+        let writes = [name].into_iter().chain(due).collect();
+        self.boot.naming = Some(self.commit(writes, Durability::Now));
     }
 
     fn come_to_life(&mut self, now: Now) {
-        let renewed = self.boot.renewed;
         let node = core::mem::take(&mut self.boot.node);
         for (key, value) in &node {
             if let Some(name) = key.strip_prefix(SETTING) {
@@ -204,13 +224,14 @@ impl Engine {
             }
         }
         self.paused = self.settings.paused();
-        if !node.contains_key(RUN_TOKEN) && self.config.run_token.found.is_some() {
+        if !node.contains_key(RUN_TOKENS) && self.config.run_token.found.is_some() {
             self.out.event(Event::Notice { share: None, message: STORE_GONE.into() });
         }
         for (root, facts) in core::mem::take(&mut self.boot.clubs) {
             self.next_root = self.next_root.max(root.0 + 1);
             let path = facts.iter().find(|(fact, ..)| *fact == Fact::Share as u8);
             let path = path.and_then(|(_, _, value)| ShareFact::decode(value)).map(|fact| fact.path);
+            let renewed = self.boot.renewed || facts.iter().any(|(fact, ..)| *fact == Fact::Renewal as u8);
             match self.revive(now, root, facts) {
                 Some(mut share) => {
                     share.paused = self.paused;

@@ -162,6 +162,13 @@ impl Engine {
         self.settle(now);
     }
 
+    /// The host has put this run's token beside the store as [`Output::NameRun`] asks, or could not; then the start is
+    /// tried again after a while.
+    pub fn handle_run_named(&mut self, now: Now, done: bool) {
+        self.run_named(now, done);
+        self.settle(now);
+    }
+
     /// The connection is gone, by whatever cause; its name is done with.
     pub fn handle_closed(&mut self, now: Now, conn: ConnId) {
         self.gone(now, conn);

@@ -71,6 +71,9 @@ pub enum Output {
         /// What to do.
         op: StoreOp,
     },
+    /// Write [`RunToken::new`](crate::config::RunToken) beside the store, durably, then call `handle_run_named`. The
+    /// store has it by then, and nothing is told to anybody before the call.
+    NameRun,
     /// News for whoever runs the engine.
     Event(Event),
 }

@@ -31,6 +31,8 @@ pub enum Fact {
     Name = 8,
     /// A file that was brought back from the archive and not looked at yet, per path: its inode.
     Restored = 9,
+    /// A new identity is due, as the store may not be the one that this node last wrote.
+    Renewal = 10,
 }
 
 const NODE: u8 = 0;

@@ -98,6 +98,7 @@ impl Share {
         self.progress.run = RunStart { revision: 0, arrival: self.progress.arrival };
         (self.progress.met, self.progress.heard) = (false, false);
         writes.push(put_fact(self.root, Fact::Identity, self.keys.seed().to_vec()));
+        writes.push(Write::Delete { space: Space::Meta, key: layout::fact_key(self.root, Fact::Renewal) });
         let value = self.progress.encode(&mut self.peers);
         writes.push(put_fact(self.root, Fact::Progress, value));
         writes.push(put_fact(self.root, Fact::Peers, encode_peers(&self.peers)));

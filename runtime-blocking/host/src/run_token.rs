@@ -1,7 +1,7 @@
 //! The file beside the store that tells whether the store is the one that this node last wrote (protocol §7).
 //!
 //! Four lines: a name with a version, the token in hex, the machine's boot, and `running` or `clean`. Replaced
-//! atomically and synced at each start, and once more at a clean end.
+//! atomically and synced at each start, once the store has the token, and once more at a clean end.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ pub struct RunFile {
     path: PathBuf,
     token: [u8; 16],
     boot: String,
+    /// Whether the file is this run's.
+    written: bool,
 }
 
 /// What the last run left.
@@ -36,35 +38,44 @@ struct Last {
 }
 
 impl RunFile {
-    /// Reads what the last run left, and marks the beginning of this one with `new`, durably.
+    /// Reads what the last run left. `new` names this one.
     ///
     /// # Errors
-    /// The file could not be read or replaced.
-    pub fn begin(path: &Path, new: [u8; 16]) -> io::Result<(RunFile, RunToken)> {
+    /// The file could not be read.
+    pub fn open(path: &Path, new: [u8; 16]) -> io::Result<(RunFile, RunToken)> {
         let boot = match durable::read(Path::new(BOOT_ID), 64) {
             Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).trim().to_owned(),
             // Unknown, and so never the same as the last one.
             _ => String::new(),
         };
-        Self::begin_in_boot(path, new, boot)
+        Self::open_in_boot(path, new, boot)
     }
 
-    fn begin_in_boot(path: &Path, new: [u8; 16], boot: String) -> io::Result<(RunFile, RunToken)> {
+    fn open_in_boot(path: &Path, new: [u8; 16], boot: String) -> io::Result<(RunFile, RunToken)> {
         let last = durable::read(path, FILE_BYTES_MAX)?.and_then(|bytes| parse(&bytes));
         let tail_may_be_lost =
             last.as_ref().is_some_and(|last| !last.clean && (boot.is_empty() || last.boot != boot));
         let token = RunToken { found: last.map(|last| last.token), new, tail_may_be_lost };
-        let file = RunFile { path: path.to_owned(), token: new, boot };
-        file.write("running")?;
-        Ok((file, token))
+        Ok((RunFile { path: path.to_owned(), token: new, boot, written: false }, token))
     }
 
-    /// Marks a clean end. To be called after the store was closed and synced.
+    /// Marks the beginning of this run, durably. To be called once the store has its token. False if the file could not
+    /// be replaced, and says what the last run left; why is logged.
+    pub fn begin(&mut self) -> bool {
+        let written = self.write("running");
+        if let Err(error) = &written {
+            log::error!("{} cannot be written: {error}", self.path.display());
+        }
+        self.written |= written.is_ok();
+        written.is_ok()
+    }
+
+    /// Marks a clean end, if the beginning was marked. To be called after the store was closed and synced.
     ///
     /// # Errors
     /// The file could not be replaced; the next start then takes this end for a crash, which is safe.
     pub fn end(self) -> io::Result<()> {
-        self.write("clean")
+        if self.written { self.write("clean") } else { Ok(()) }
     }
 
     fn write(&self, state: &str) -> io::Result<()> {
@@ -93,8 +104,14 @@ fn parse(bytes: &[u8]) -> Option<Last> {
 mod tests {
     use super::*;
 
+    fn open(path: &Path, new: u8, boot: &str) -> (RunFile, RunToken) {
+        RunFile::open_in_boot(path, [new; 16], boot.to_owned()).unwrap()
+    }
+
     fn begin(path: &Path, new: u8, boot: &str) -> (RunFile, RunToken) {
-        RunFile::begin_in_boot(path, [new; 16], boot.to_owned()).unwrap()
+        let (mut file, token) = open(path, new, boot);
+        assert!(file.begin());
+        (file, token)
     }
 
     #[test]
@@ -118,12 +135,23 @@ mod tests {
     }
 
     #[test]
+    fn says_what_the_last_run_left_until_this_one_has_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        drop(begin(&path, 1, "a"));
+        let (file, _) = open(&path, 2, "b");
+        file.end().unwrap();
+        let (_, token) = open(&path, 3, "b");
+        assert_eq!(token, RunToken { found: Some([1; 16]), new: [3; 16], tail_may_be_lost: true });
+    }
+
+    #[test]
     fn takes_a_damaged_file_for_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run");
         for bytes in [&b""[..], b"clearskies-run 1\nzz\n", b"\xff\xfe", &[b'a'; 4096]] {
             std::fs::write(&path, bytes).unwrap();
-            let (_, token) = RunFile::begin(&path, [7; 16]).unwrap();
+            let (_, token) = RunFile::open(&path, [7; 16]).unwrap();
             assert_eq!(token.found, None);
         }
     }

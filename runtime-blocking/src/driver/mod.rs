@@ -151,11 +151,10 @@ impl Driver {
         if let Some(control) = &mut self.control {
             control.flush_all();
         }
-        let stored = matches!(self.stop, Stop::Stored(_));
         // Both finish what was begun; only then may the mark say that nothing is missing.
         self.disk.shutdown();
         self.store.shutdown();
-        if stored {
+        if matches!(self.stop, Stop::Stored(_)) {
             self.run.end()?;
         } else {
             log::warn!("stopping took too long; the next start looks through all folders again");
@@ -209,6 +208,7 @@ impl Driver {
                     self.inbox.complete(token, Completion::Store(Err(StoreError::Io)));
                 }
             }
+            Output::NameRun => self.engine.handle_run_named(now, self.run.begin()),
             Output::Event(Event::Done { id, result }) => self.done(id, result),
             Output::Event(Event::Stopped) => {
                 self.stop = Stop::Stored(now.mono.plus(Duration::from_secs(1)));

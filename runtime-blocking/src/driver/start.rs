@@ -64,7 +64,7 @@ impl Driver {
         let mut token = [0; 16];
         entropy::fill(&mut token).map_err(no_entropy)?;
         let (run, run_token) =
-            RunFile::begin(&home.run(), token).map_err(io("cannot write into the home folder"))?;
+            RunFile::open(&home.run(), token).map_err(io("cannot read the home folder"))?;
         let config = options.config(&home, port, run_token);
         let clock = Clock::start();
         let engine = Engine::new(config, entropy::seed().map_err(no_entropy)?, clock.now());

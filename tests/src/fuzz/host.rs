@@ -123,6 +123,7 @@ impl Host {
                     self.orders.push_back((token, Order::Disk(op)));
                 }
                 Output::Store { token, op } => self.orders.push_back((token, Order::Store(op))),
+                Output::NameRun => self.engine.handle_run_named(self.now, true),
                 Output::Dial { conn, .. } => self.dials.push(conn),
                 Output::Close { conn } => self.closed.push(conn),
                 Output::Interest { .. } | Output::Datagram { .. } => {}

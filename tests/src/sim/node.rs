@@ -63,6 +63,8 @@ pub struct SimNode {
     pub stopped: bool,
     /// The file beside the store.
     pub(super) token: Option<[u8; 16]>,
+    /// What is to take its place, until it does.
+    new_token: Option<[u8; 16]>,
     pub(super) clean: bool,
     pub(super) machine_restarted: bool,
     pub(super) conns: BTreeMap<ConnId, (LinkId, usize)>,
@@ -96,6 +98,7 @@ impl SimNode {
             orders_most: (0, 0),
             stopped: false,
             token: None,
+            new_token: None,
             clean: true,
             machine_restarted: false,
             conns: BTreeMap::new(),
@@ -141,13 +144,27 @@ impl SimNode {
         self.token = token;
     }
 
+    /// Makes the file beside the store that of the run that just started; false if that fails, as the store would.
+    pub(super) fn name_run(&mut self) -> bool {
+        let fails = self.store.faults.pop().is_some();
+        if !fails {
+            self.token = self.new_token.take();
+            (self.clean, self.machine_restarted) = (false, false);
+        }
+        !fails
+    }
+
+    /// The run has ended in good order, and the file says so if it is its own.
+    pub(super) fn end_run(&mut self) {
+        self.clean |= self.new_token.is_none();
+    }
+
     /// What its engine is made from at the next start; draws a new token.
     pub(super) fn config(&mut self, index: usize, rng: &mut Rng) -> Config {
         let found = self.token;
         let new = rng.array();
-        self.token = Some(new);
+        self.new_token = Some(new);
         let tail_may_be_lost = self.machine_restarted && !self.clean;
-        (self.clean, self.machine_restarted) = (false, false);
         Config {
             software: "clearskies-sim/0".into(),
             name: format!("n{index}"),

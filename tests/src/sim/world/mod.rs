@@ -72,6 +72,7 @@ enum Due {
     Die { node: usize, run: u32, moment: Moment },
     Disk { node: usize, run: u32, token: Token, op: DiskOp },
     Store { node: usize, run: u32, token: Token, op: StoreOp },
+    NameRun { node: usize, run: u32 },
     Complete { node: usize, run: u32, token: Token, completion: Completion },
     Poll { node: usize, run: u32 },
     Hint { node: usize, run: u32, hint: Hint },
@@ -279,6 +280,11 @@ impl World {
                 let at = self.now.plus(Duration::from_micros(10));
                 self.at(at, Due::Complete { node, run, token, completion: Completion::Store(result) });
             }
+            Due::NameRun { node, run } if self.nodes[node].run == run => {
+                let named = self.nodes[node].name_run();
+                let now = self.now_at(node);
+                self.with(node, |engine| engine.handle_run_named(now, named));
+            }
             Due::Complete { node, run, token, completion } if self.nodes[node].run == run => {
                 self.note(format_args!("n{node} done {}", token.0));
                 self.nodes[node].completed(token);
@@ -309,6 +315,7 @@ impl World {
             | Due::Complete { .. }
             | Due::Poll { .. }
             | Due::Hint { .. }
+            | Due::NameRun { .. }
             | Due::Dial { .. } => {}
         }
     }

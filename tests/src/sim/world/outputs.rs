@@ -75,6 +75,18 @@ impl World {
                     self.fall(index, at, moment);
                 }
             }
+            Output::NameRun => {
+                self.note(format_args!("n{index} names its run"));
+                let at = self.soon(self.disk_delay_max);
+                let moment = self.strike(index);
+                if moment == Some(Moment::Before) {
+                    return self.fall(index, self.now, Moment::Before);
+                }
+                self.at(at, Due::NameRun { node: index, run });
+                if let Some(moment) = moment {
+                    self.fall(index, at, moment);
+                }
+            }
             Output::Dial { conn, addr } => {
                 self.note(format_args!("n{index} dials {addr}"));
                 self.nodes[index].dialing.insert(conn);

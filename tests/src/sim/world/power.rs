@@ -80,7 +80,7 @@ impl World {
         self.crash(index);
         let node = &mut self.nodes[index];
         node.store.close();
-        node.clean = true;
+        node.end_run();
     }
 
     /// Starts a machine again, after [`World::crash`], [`World::power_cut`] or [`World::stop`]; kills it first if it
