@@ -7,7 +7,7 @@ use clearskies_core::engine::command::{Command, Reply, ShareState};
 use clearskies_core::io::store::Space;
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::net::Conditions;
-use clearskies_tests::sim::share::{at, conflict_files, joined, names, rest, text};
+use clearskies_tests::sim::share::{SHARE, at, conflict_files, joined, names, rest, text};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MB: usize = 1_000_000;
@@ -31,7 +31,7 @@ fn content(size: usize, salt: u32) -> Vec<u8> {
 }
 
 fn temps(world: &World, index: usize) -> usize {
-    world.nodes[index].disk.names(&at(".clearskies/tmp")).len()
+    world.nodes[index].disk.temps(SHARE)
 }
 
 fn partials(world: &World, index: usize) -> usize {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use clearskies_core::engine::command::Existing;
+use clearskies_core::io::store::Space;
 use clearskies_tests::sim::World;
 use clearskies_tests::sim::share::{self, SHARE, attach, joined, names, rest};
 use clearskies_tests::sim::users::Item;
@@ -14,9 +15,8 @@ fn file(index: usize) -> String {
     format!("{SHARE}/d{}/f{index}", index % 7)
 }
 
-/// Two machines; the second was killed while it installed what the first has. Returns how many files lay there when
-/// it came back.
-fn killed_while_installing(seed: u64) -> (World, usize) {
+/// Two machines; the second begins to install what the first has.
+fn joining(seed: u64) -> World {
     let mut world = World::new(seed, 2);
     for dir in 0..7 {
         world.node(0).mkdir(&format!("{SHARE}/d{dir}"));
@@ -27,6 +27,13 @@ fn killed_while_installing(seed: u64) -> (World, usize) {
     world.node(0).share(SHARE);
     world.run_for(Duration::from_secs(30));
     attach(&mut world, 1, Existing::Refuse);
+    world
+}
+
+/// Two machines; the second was killed while it installed what the first has. Returns how many files lay there when
+/// it came back.
+fn killed_while_installing(seed: u64) -> (World, usize) {
+    let mut world = joining(seed);
     let there =
         |world: &mut World| (0..FILES).filter(|index| world.node(1).read(&file(*index)).is_some()).count();
     while there(&mut world) == 0 {
@@ -82,6 +89,33 @@ fn after_that_run_the_same_content_again_is_the_users() {
         }
         rest(&mut world);
         assert_eq!(world.nodes[0].disk.tree(SHARE).len(), 7 + FILES, "seed {seed}");
+    }
+}
+
+/// Whoever empties the place for temps takes away what tells of a killed run's installs: none of them passes for done,
+/// and what is not there for deleted.
+#[test]
+fn nothing_passes_for_deleted_where_somebody_emptied_the_place_for_temps() {
+    for seed in 0..6 {
+        let mut world = joining(seed);
+        // The first intents are those of the folders, which are few.
+        let of_files = |world: &World| {
+            world.nodes[1].store.live().iter(Space::Intent).any(|(_, value)| value.len() > 1000)
+        };
+        while !of_files(&world) {
+            assert!(world.step(), "nothing is ever to be installed");
+        }
+        world.crash(1);
+        let temps = format!("{SHARE}/.clearskies/tmp");
+        world.node(1).remove(&temps);
+        if seed % 2 == 0 {
+            world.node(1).mkdir(&temps);
+        }
+        world.restart(1);
+        rest(&mut world);
+        for index in 0..2 {
+            assert_eq!(world.nodes[index].disk.tree(SHARE).len(), FILES + 7, "seed {seed}");
+        }
     }
 }
 

@@ -357,7 +357,8 @@ pub enum DiskOp {
         /// The temps.
         temps: Vec<TempId>,
     },
-    /// Removes all temps but these. Answer: [`DiskDone::Swept`].
+    /// Removes all temps but these, and leaves a mark among them, as [`DiskOp::WriteMarker`] does where it makes the place
+    /// for temps: where that is gone, somebody else has emptied the place. Answer: [`DiskDone::Swept`].
     SweepTemps {
         /// The number.
         root: RootId,
@@ -539,8 +540,13 @@ pub enum DiskDone {
         /// How many bytes the file had before.
         existing: u64,
     },
-    /// Of the temps that were to stay those that are there.
-    Swept(Vec<TempId>),
+    /// What a sweep of temps found.
+    Swept {
+        /// Of the temps that were to stay those that are there.
+        there: Vec<TempId>,
+        /// Whether the mark was gone, and with it maybe others of the temps that were to stay.
+        emptied: bool,
+    },
     /// Per item: whether it went.
     Removed(Vec<Result<(), DiskError>>),
     /// The archive.

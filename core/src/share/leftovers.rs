@@ -83,11 +83,12 @@ impl Share {
     }
 
     /// What a killed run had put in place counts as placed, whatever its user did with it since: that change is of this
-    /// version. A power cut, or a store from elsewhere, proves nothing by a temp that is not there.
+    /// version. After a power cut, with a store from elsewhere, or where somebody emptied the place for temps, one that is
+    /// not there proves nothing.
     pub(super) fn temps_swept(&mut self, result: Result<DiskDone, DiskError>) {
         self.sweeping = None;
         let there: Option<BTreeSet<TempId>> = match result {
-            Ok(DiskDone::Swept(there)) => Some(there.into_iter().collect()),
+            Ok(DiskDone::Swept { there, emptied: false }) => Some(there.into_iter().collect()),
             _ => None,
         };
         let same_disk = self.progress.looked_through && !self.progress.tail_lost && self.renewal.is_none();

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::Node;
 use crate::sim::check::{self, Broken, Checked, Machine};
+use crate::sim::disk::TEMPS_MARK;
 use crate::sim::generate::{self, Shape};
 use crate::sim::ledger::Ledger;
 use crate::sim::script::{Script, Step, Verb};
@@ -298,7 +299,7 @@ impl History {
             let statuses: Vec<Value> = self.nodes.iter().map(share_status).collect();
             let trees: Vec<Tree> = (0..self.nodes.len()).map(|index| self.tree(index)).collect();
             let same = trees.windows(2).all(|pair| pair[0] == pair[1]);
-            let idle = self.nodes.iter().all(|node| users::names(&node.path(".clearskies/tmp")).is_empty());
+            let idle = self.nodes.iter().all(|node| temps(node) == 0);
             let rests = same && idle && statuses.iter().all(|status| status["in_sync"] == true);
             alike = if rests { alike + 1 } else { 0 };
             if begun.elapsed() > self.options.deadline {
@@ -331,7 +332,7 @@ impl History {
                 tree: self.tree(index),
                 archive: users::files(&node.path(".clearskies/archive"), ""),
                 outside: users::names(Path::new(&node.beside(""))),
-                temps: users::names(&node.path(".clearskies/tmp")).len(),
+                temps: temps(node),
                 ..Machine::default()
             }
         };
@@ -343,6 +344,11 @@ impl History {
         let items = self.nodes[index].tree().into_iter();
         items.map(|(path, (mode, data))| (path, users::item(mode, data))).collect()
     }
+}
+
+/// How many temps a machine keeps.
+fn temps(node: &Node) -> usize {
+    users::names(&node.path(".clearskies/tmp")).iter().filter(|name| *name != TEMPS_MARK).count()
 }
 
 /// The one share's status; null while there is none.

@@ -8,7 +8,7 @@ use clearskies_core::files::path::RelPath;
 use clearskies_core::io::DiskError;
 use clearskies_core::io::disk::Kind;
 
-use super::disk::{Hint, SimDisk};
+use super::disk::{Hint, SimDisk, TEMPS_MARK};
 use super::fs::{Body, TOP, UMASK};
 
 /// What a path of a tree is, for comparing trees: times, owners and inodes do not count.
@@ -260,6 +260,11 @@ impl SimDisk {
     pub fn names(&self, path: &str) -> Vec<String> {
         let names = self.absolute(path).and_then(|dir| self.fs.list(dir)).unwrap_or_default();
         names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    /// How many temps a share keeps.
+    pub fn temps(&self, share: &str) -> usize {
+        self.names(&format!("{share}/.clearskies/tmp")).iter().filter(|name| *name != TEMPS_MARK).count()
     }
 
     /// A folder's tree, without the program's own folder.

@@ -564,12 +564,23 @@ pub(crate) fn sweeps_temps(bench: &mut dyn Bench) {
     assert_eq!(done, Ok(DiskDone::Unit));
     assert_eq!(install(bench, 1, "a", None, None), Err(DiskError::NotFound));
     let keep = vec![TempId(6), TempId(3), TempId(1)];
-    let swept = bench.run(DiskOp::SweepTemps { root: ROOT, keep });
-    assert_eq!(swept, Ok(DiskDone::Swept(vec![TempId(3)])), "of those that were to stay");
+    let swept = |there, emptied| Ok(DiskDone::Swept { there, emptied });
+    assert_eq!(bench.run(DiskOp::SweepTemps { root: ROOT, keep }), swept(vec![TempId(3)], false));
     assert_eq!(install(bench, 2, "a", None, None), Err(DiskError::NotFound));
     assert_eq!(install(bench, 4, "a", None, None), Err(DiskError::NotFound));
     assert!(install(bench, 3, "a", None, None).is_ok());
     assert_eq!(open_temp(bench, 5, 10), 0);
+    stage_file(bench, 6, b"1");
+    bench.rename(".clearskies/tmp", "emptied");
+    let keep = || vec![TempId(6)];
+    assert_eq!(
+        bench.run(DiskOp::SweepTemps { root: ROOT, keep: keep() }),
+        swept(vec![], true),
+        "somebody else did"
+    );
+    stage_file(bench, 6, b"1");
+    assert_eq!(bench.run(DiskOp::SweepTemps { root: ROOT, keep: keep() }), swept(vec![TempId(6)], true));
+    assert_eq!(bench.run(DiskOp::SweepTemps { root: ROOT, keep: keep() }), swept(vec![TempId(6)], false));
 }
 
 pub(crate) fn makes_directories(bench: &mut dyn Bench) {

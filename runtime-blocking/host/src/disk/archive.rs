@@ -327,7 +327,7 @@ pub(super) fn prune(root: &Root, before: &str) -> Result<(), DiskError> {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
             Err(error) => return Err(fail("prune", folder, error)),
         };
-        empty_dir(fd, |_| false)?;
+        empty_dir(&fd, |_| false)?;
         match rustix::fs::unlinkat(&top, folder.as_str(), AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(fail("prune", folder, error)),

@@ -489,7 +489,7 @@ impl Disk {
                 temps.into_iter().try_for_each(|temp| temp::remove(&root, temp))?;
                 Ok(DiskDone::Unit)
             }
-            DiskOp::SweepTemps { root, keep } => Ok(DiskDone::Swept(temp::sweep(&*self.root(root)?, keep)?)),
+            DiskOp::SweepTemps { root, keep } => temp::sweep(&*self.root(root)?, keep),
             DiskOp::Flush { root } => {
                 let root = self.root(root)?;
                 rustix::fs::syncfs(&root.fd).map_err(|e| fail("flush the volume of", ".", e))?;

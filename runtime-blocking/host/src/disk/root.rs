@@ -21,7 +21,7 @@ use super::walk::Walk;
 /// The directory of a share that is never synced.
 pub(super) const OWN: &str = ".clearskies";
 /// Where temps live.
-const TMP: &str = ".clearskies/tmp";
+pub(super) const TMP: &str = ".clearskies/tmp";
 /// Where what was replaced lives.
 pub(super) const ARCHIVE: &str = ".clearskies/archive";
 /// The marker's name within [`OWN`].
@@ -227,6 +227,7 @@ impl Root {
             let (parent, name) = dir.rsplit_once('/').unwrap_or(("", dir));
             let parent = self.open(parent, PLACE).map_err(failed)?;
             match rustix::fs::mkdirat(&parent, name, private) {
+                Ok(()) if dir == TMP => super::temp::mark(&self.open(TMP, PLACE).map_err(failed)?)?,
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(failed(error)),
             }

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::read::{Scratch, finish, hash_from, open_content, read_at};
 use super::resolve::{Dirs, LISTED};
-use super::root::Root;
+use super::root::{Root, TMP};
 use super::stat::{errno, fail, fail_name, lock, map, mtime, same_content, stamp_at, stamp_fd};
 
 /// What a file's bits are where nobody says otherwise; the kernel takes the umask off.
@@ -50,6 +50,9 @@ pub(super) struct Taken {
     /// False once bytes that the hash has taken were written again.
     in_order: bool,
 }
+
+/// A name in the directory for temps that no temp has: where it is gone, somebody else emptied the directory.
+const MARK: &str = "mark";
 
 /// The file name of a temp.
 pub(super) fn temp_name(temp: TempId) -> String {
@@ -461,36 +464,47 @@ pub(super) fn remove(root: &Root, temp: TempId) -> Result<(), DiskError> {
     }
 }
 
-/// Removes everything in the directory for temps but these, and says which of these are there.
-pub(super) fn sweep(root: &Root, mut keep: Vec<TempId>) -> Result<Vec<TempId>, DiskError> {
+/// [`DiskOp::SweepTemps`](clearskies_core::io::DiskOp::SweepTemps).
+pub(super) fn sweep(root: &Root, mut keep: Vec<TempId>) -> Result<DiskDone, DiskError> {
     lock(&root.temps).retain(|temp, _| keep.contains(temp));
-    let tmp = match root.open(".clearskies/tmp", LISTED) {
+    let tmp = match root.open(TMP, LISTED) {
         Ok(tmp) => tmp,
-        Err(Errno::NOENT) => return Ok(Vec::new()),
-        Err(error) => return Err(fail("list the temps of", ".clearskies/tmp", error)),
+        Err(Errno::NOENT) => return Ok(DiskDone::Swept { there: Vec::new(), emptied: true }),
+        Err(error) => return Err(fail("list the temps of", TMP, error)),
     };
-    let names: BTreeSet<String> = keep.iter().map(|temp| temp_name(*temp)).collect();
+    let names: BTreeSet<String> = keep.iter().map(|temp| temp_name(*temp)).chain([MARK.into()]).collect();
     let met = RefCell::new(BTreeSet::new());
-    empty_dir(tmp, |name| {
+    empty_dir(&tmp, |name| {
         let known = std::str::from_utf8(name).ok().and_then(|name| names.get(name));
         met.borrow_mut().extend(known);
         known.is_some()
     })?;
     let met = met.into_inner();
     keep.retain(|temp| met.contains(&temp_name(*temp)));
-    Ok(keep)
+    let emptied = !met.contains(&MARK.to_owned());
+    if emptied {
+        mark(&tmp)?;
+    }
+    Ok(DiskDone::Swept { there: keep, emptied })
+}
+
+/// Makes the mark in the directory for temps that tells whether somebody else emptied it.
+pub(super) fn mark(tmp: &OwnedFd) -> Result<(), DiskError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(tmp, MARK, flags, Mode::from_raw_mode(0o600));
+    made.map(drop).map_err(|error| fail("make", MARK, error))
 }
 
 /// Removes what a directory holds, except where `keep` says so. Directories within are first brought up to it, so
 /// that depth costs neither stack nor descriptors.
-pub(super) fn empty_dir(dir: OwnedFd, keep: impl Fn(&[u8]) -> bool) -> Result<(), DiskError> {
+pub(super) fn empty_dir(dir: &OwnedFd, keep: impl Fn(&[u8]) -> bool) -> Result<(), DiskError> {
     let failed = |e| fail("remove from", ".clearskies", e);
     let mut lifted = 0u64;
     // Each round removes at least the files; a round that removes nothing ends it.
     loop {
         let mut removed = false;
         let mut left = false;
-        let mut listing = rustix::fs::Dir::read_from(&dir).map_err(failed)?;
+        let mut listing = rustix::fs::Dir::read_from(dir).map_err(failed)?;
         let mut names = Vec::new();
         while let Some(entry) = listing.read() {
             let name = entry.map_err(failed)?.file_name().to_owned();
@@ -499,7 +513,7 @@ pub(super) fn empty_dir(dir: OwnedFd, keep: impl Fn(&[u8]) -> bool) -> Result<()
             }
         }
         for name in names {
-            match rustix::fs::unlinkat(&dir, &name, AtFlags::empty()) {
+            match rustix::fs::unlinkat(dir, &name, AtFlags::empty()) {
                 Ok(()) => {
                     removed = true;
                     continue;
@@ -508,12 +522,12 @@ pub(super) fn empty_dir(dir: OwnedFd, keep: impl Fn(&[u8]) -> bool) -> Result<()
                 Err(Errno::ISDIR | Errno::PERM) => {}
                 Err(error) => return Err(failed(error)),
             }
-            match rustix::fs::unlinkat(&dir, &name, AtFlags::REMOVEDIR) {
+            match rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR) {
                 Ok(()) => removed = true,
                 Err(Errno::NOENT) => {}
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {
                     left = true;
-                    removed |= lift(&dir, &name, &mut lifted).map_err(failed)?;
+                    removed |= lift(dir, &name, &mut lifted).map_err(failed)?;
                 }
                 Err(error) => return Err(failed(error)),
             }

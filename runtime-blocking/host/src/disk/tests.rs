@@ -140,8 +140,9 @@ impl Bench {
         }
     }
 
+    /// The temps, without the mark.
     fn temps(&self) -> Vec<String> {
-        names(&self.at(".clearskies/tmp"))
+        names(&self.at(".clearskies/tmp")).into_iter().filter(|name| name != "mark").collect()
     }
 
     /// The open root itself, to take features away from it.

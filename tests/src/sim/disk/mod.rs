@@ -24,6 +24,7 @@ mod temps;
 mod watch;
 
 pub use ops::{carried_bytes, changes_files, op_name, root_of, temp_of};
+pub use temps::TEMPS_MARK;
 
 /// A marker is read up to here.
 const MARKER_BYTES_MAX: usize = 4096;
@@ -199,7 +200,8 @@ impl SimDisk {
             }
             DiskOp::SweepTemps { keep, .. } => {
                 self.remove_temps(root, dir, |temp| !keep.contains(&temp))?;
-                Ok(DiskDone::Swept(keep.into_iter().filter(|temp| self.has_temp(dir, *temp)).collect()))
+                let there = keep.into_iter().filter(|temp| self.has_temp(dir, *temp)).collect();
+                Ok(DiskDone::Swept { there, emptied: self.mark_temps(dir)? })
             }
             DiskOp::Flush { .. } => {
                 self.flushes += 1;
@@ -407,7 +409,9 @@ impl SimDisk {
 
     fn write_marker(&mut self, dir: u64, marker: Vec<u8>) -> Result<DiskDone, DiskError> {
         let private = self.fs.make_dir(dir, PRIVATE, 0o700)?.0;
-        self.fs.make_dir(private, b"tmp", 0o700)?;
+        if self.fs.make_dir(private, b"tmp", 0o700)?.1 {
+            self.mark_temps(dir)?;
+        }
         self.fs.make_dir(private, b"archive", 0o700)?;
         if self.fs.child(private, b"share").is_ok() {
             self.fs.remove(private, b"share")?;
@@ -438,5 +442,11 @@ impl SimDisk {
 
     fn temps_dir(&self, dir: u64) -> Result<u64, DiskError> {
         self.fs.resolve_names(dir, &[PRIVATE, b"tmp"])
+    }
+
+    /// The directory for temps; made anew where only it is gone.
+    fn make_temps_dir(&mut self, dir: u64) -> Result<u64, DiskError> {
+        let private = self.fs.resolve_names(dir, &[PRIVATE])?;
+        Ok(self.fs.make_dir(private, b"tmp", 0o700)?.0)
     }
 }

@@ -8,9 +8,12 @@ use clearskies_core::io::disk::{DiskDone, DiskError, MODE_BITS, Stage, StageCont
 use super::super::fs::{Body, UMASK, digest};
 use super::SimDisk;
 
+/// A name in the directory for temps that no temp has: where it is gone, somebody else emptied the directory.
+pub const TEMPS_MARK: &str = "mark";
+
 impl SimDisk {
     pub(super) fn stage(&mut self, dir: u64, file: Stage) -> Result<Staged, DiskError> {
-        let temps = self.temps_dir(dir)?;
+        let temps = self.make_temps_dir(dir)?;
         let name = temp_name(file.temp);
         let (body, sha256, is_link) = match file.content {
             StageContent::File(bytes) => {
@@ -41,7 +44,7 @@ impl SimDisk {
     }
 
     pub(super) fn open_temp(&mut self, root: RootId, dir: u64, temp: TempId) -> Result<DiskDone, DiskError> {
-        let temps = self.temps_dir(dir)?;
+        let temps = self.make_temps_dir(dir)?;
         let name = temp_name(temp);
         let existing = match self.fs.child(temps, &name) {
             Ok(inode) => self.fs.data(inode)?.len() as u64,
@@ -91,6 +94,17 @@ impl SimDisk {
         self.temps_dir(dir).is_ok_and(|temps| self.fs.child(temps, &temp_name(temp)).is_ok())
     }
 
+    /// Makes the mark in the directory for temps; whether it was missing.
+    pub(super) fn mark_temps(&mut self, dir: u64) -> Result<bool, DiskError> {
+        let Ok(temps) = self.temps_dir(dir) else { return Ok(true) };
+        let missing = self.fs.child(temps, TEMPS_MARK.as_bytes()).is_err();
+        if missing {
+            let mark = self.fs.make(file_body(Vec::new()), 0o600)?;
+            self.fs.attach(temps, TEMPS_MARK.as_bytes(), mark)?;
+        }
+        Ok(missing)
+    }
+
     pub(super) fn remove_temps(
         &mut self,
         root: RootId,
@@ -99,7 +113,7 @@ impl SimDisk {
     ) -> Result<(), DiskError> {
         let Ok(temps) = self.temps_dir(dir) else { return Ok(()) };
         for name in self.fs.list(temps)? {
-            if temp_id(&name).is_none_or(&gone) {
+            if name != TEMPS_MARK.as_bytes() && temp_id(&name).is_none_or(&gone) {
                 self.fs.remove(temps, &name)?;
             }
         }

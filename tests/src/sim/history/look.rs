@@ -131,7 +131,7 @@ impl History {
             tree: self.tree(index),
             archive: node.disk.archive(SHARE),
             outside: node.disk.names(""),
-            temps: node.disk.names(&format!("{SHARE}/.clearskies/tmp")).len(),
+            temps: node.disk.temps(SHARE),
             intents: node.store.live().rows(Space::Intent),
             pending: self.pending(index),
         }

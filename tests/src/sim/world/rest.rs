@@ -154,7 +154,7 @@ impl World {
     fn left_over(&self, index: usize, share: &ShareStatus) -> Option<String> {
         let wanted =
             share.pending_files > 0 || matches!(share.state, ShareState::Stopped | ShareState::Paused);
-        let temps = self.nodes[index].disk.names(&format!("{}/.clearskies/tmp", share.path)).len();
+        let temps = self.nodes[index].disk.temps(&share.path);
         let partials = self.nodes[index].store.live().rows(Space::Partial);
         (!wanted && temps > 0).then(|| format!("n{index} keeps {temps} temps, {partials} of them by a row"))
     }
