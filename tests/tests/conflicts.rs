@@ -427,7 +427,13 @@ fn what_was_kept_and_removed_comes_from_elsewhere_or_the_original_stays() {
         let name = conflicts(&mut world)[0].path.strip_prefix("/share/").expect("in the share").to_owned();
         let kept = text(&world, 0, &name).expect("a conflict file");
         let original = text(&world, 0, "a").expect("the winner");
-        // What went to the archive a moment ago is found there.
+        // What went to the archive is found there.
+        for index in 0..2 {
+            let archive = at(".clearskies/archive");
+            for folder in world.nodes[index].disk.names(&archive) {
+                world.node(index).remove(&format!("{archive}/{folder}"));
+            }
+        }
         world.run_for(1000 * SECOND);
         world.crash(1);
         let room = world.nodes[0].disk.fs.capacity;

@@ -357,8 +357,8 @@ pub enum DiskOp {
         /// The temps.
         temps: Vec<TempId>,
     },
-    /// Removes all temps but these, and leaves a mark among them, as [`DiskOp::WriteMarker`] does where it makes the place
-    /// for temps: where that is gone, somebody else has emptied the place. Answer: [`DiskDone::Swept`].
+    /// Removes all temps but these, and leaves a mark among them, as [`DiskOp::WriteMarker`] does where it makes the
+    /// place for temps: where that is gone, somebody else has emptied the place. Answer: [`DiskDone::Swept`].
     SweepTemps {
         /// The number.
         root: RootId,

@@ -10,7 +10,8 @@ use crate::share::txn::{Miss, Txn};
 
 /// The file that a base's content has to stay at `path` for: it is a value that lost, whose conflict file was not made
 /// or is not on disk yet, or that of a conflict file which took the place of the original's and is not there yet. For a
-/// file whose place is beneath `path` it has to go, so that there can be a directory; it is brought from the archive.
+/// file whose place is beneath `path`, or above it, it has to go, so that there can be a directory, or none any more;
+/// it is brought from the archive.
 pub fn kept_for(
     txn: &mut Txn,
     path: &RelPath,
@@ -18,7 +19,7 @@ pub fn kept_for(
     now: &Record,
     author: bool,
 ) -> Result<Option<RelPath>, Miss> {
-    Ok(needed_for(txn, base, now, author)?.filter(|place| !place.is_beneath(path)))
+    Ok(needed_for(txn, base, now, author)?.filter(|place| !place.is_beneath(path) && !path.is_beneath(place)))
 }
 
 fn needed_for(txn: &mut Txn, base: &Record, now: &Record, author: bool) -> Result<Option<RelPath>, Miss> {

@@ -5,6 +5,7 @@
 //! nothing of one another; this file connects them.
 
 pub mod again;
+pub mod archive_search;
 pub mod archive_space;
 pub mod archived;
 mod batches;
@@ -62,6 +63,7 @@ use crate::index::record::Record;
 use crate::io::store::{Row, Space, StoreDone, StoreError, Write};
 use crate::io::{Completion, DiskDone, DiskError, DiskOp, Noticed};
 use crate::rng::Rng;
+use crate::share::archive_search::ArchiveSearch;
 use crate::share::archive_space::ArchiveSpace;
 use crate::share::archived::{LateWrites, Taken};
 use crate::share::clock::ClockWatch;
@@ -146,6 +148,8 @@ pub struct Share {
     pub archive_space: ArchiveSpace,
     /// Looking at what was archived and may still be written to.
     pub late: LateWrites,
+    /// Contents that no peer has, looked for in the archive.
+    archive_search: ArchiveSearch,
     /// Files that were taken out of the archive and have no record yet.
     taken: BTreeMap<RelPath, Taken>,
     /// Files that a user had brought back from the archive and that were not looked at yet.
@@ -266,6 +270,7 @@ impl Share {
             work: Work::new(root, u64::from_be_bytes(rng.bytes())),
             archive_space: ArchiveSpace::default(),
             late: LateWrites::new(root),
+            archive_search: ArchiveSearch::new(root),
             taken: BTreeMap::new(),
             restored: Restored::new(root),
             thrown: Thrown::default(),
@@ -556,6 +561,13 @@ impl Share {
         }
         if self.late.owns(token) {
             return self.late.handle_disk(token, result, ctx.now);
+        }
+        if self.archive_search.owns(token) {
+            let found = self.archive_search.handle_disk(result, ctx.out);
+            if !found.is_empty() {
+                self.work.retry_missing();
+            }
+            return found.into_iter().for_each(|kept| self.late.add(kept, ctx.now));
         }
         if self.server.owns(token) {
             self.server.handle_disk(token, result, ctx.out);

@@ -192,6 +192,8 @@ pub struct Work {
     root_missing: bool,
     /// Whether the volume was found full since it was last asked.
     no_space: bool,
+    /// Contents that nobody turned out to have, for whoever looks elsewhere.
+    missing: Vec<(Sha256, u64)>,
     /// Whether what would go to the archive waits.
     archive_full: bool,
     /// While the wall clock is not believed: what counts as the time instead, and since when.
@@ -247,6 +249,7 @@ impl Work {
             unsure: (Vec::new(), Vec::new()),
             root_missing: false,
             no_space: false,
+            missing: Vec::new(),
             archive_full: false,
             clock: None,
             enabled: false,
@@ -530,7 +533,10 @@ impl Work {
                     let trouble = match error {
                         FetchError::Disk(error) => Trouble::Disk(error),
                         FetchError::NoSpace => Trouble::Disk(DiskError::NoSpace),
-                        FetchError::NotAvailable => Trouble::NotAvailable,
+                        FetchError::NotAvailable => {
+                            self.misses(&path, &version);
+                            Trouble::NotAvailable
+                        }
                         FetchError::Impossible => Trouble::WrongContent,
                         FetchError::Again => {
                             // The one that it came for is told of just before.

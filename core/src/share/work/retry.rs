@@ -6,7 +6,10 @@ use core::time::Duration;
 
 use super::{Trouble, Work};
 use crate::files::path::RelPath;
+use crate::ids::Sha256;
+use crate::index::record::Record;
 use crate::io::disk::{DiskError, Kind};
+use crate::share::archive_search::WANTED_MAX;
 use crate::share::finish::{Finished, Outcome};
 use crate::share::task::Task;
 use crate::time::{Instant, Now, retry_pause};
@@ -116,6 +119,24 @@ impl Work {
     pub fn retry_all(&mut self) {
         self.failures = Failures::default();
         self.wake();
+    }
+
+    /// Tries at once what no peer had: its content was found here.
+    pub fn retry_missing(&mut self) {
+        self.failures.retain(|_, failure| failure.trouble != Trouble::NotAvailable);
+        self.wake();
+    }
+
+    /// A content that no peer has, and that was not missing before.
+    pub fn take_missing(&mut self) -> Option<(Sha256, u64)> {
+        self.missing.pop()
+    }
+
+    pub(super) fn misses(&mut self, path: &RelPath, version: &Record) {
+        let known = self.failures.get(path).is_some_and(|failure| failure.trouble == Trouble::NotAvailable);
+        if let Some(sha256) = version.sha256().filter(|_| !known && self.missing.len() < WANTED_MAX) {
+            self.missing.push((sha256, version.size()));
+        }
     }
 
     /// Forgets that a path failed: another version is wanted there.
