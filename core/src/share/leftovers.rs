@@ -83,8 +83,8 @@ impl Share {
     }
 
     /// What a killed run had put in place counts as placed, whatever its user did with it since: that change is of this
-    /// version. After a power cut, with a store from elsewhere, or where somebody emptied the place for temps, one that is
-    /// not there proves nothing.
+    /// version. After a power cut, with a store from elsewhere, or where somebody emptied the place for temps, one that
+    /// is not there proves nothing.
     pub(super) fn temps_swept(&mut self, result: Result<DiskDone, DiskError>) {
         self.sweeping = None;
         let there: Option<BTreeSet<TempId>> = match result {
