@@ -2,7 +2,7 @@
 //! and putting its content where it is wanted does not know any more that it has it; the list of what went there
 //! lately is in memory alone (`archived.rs`).
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::engine::outbox::Outbox;
@@ -14,6 +14,8 @@ use crate::share::archived::Kept;
 
 /// Contents that are looked for at once.
 pub const WANTED_MAX: usize = 1000;
+/// Contents that were looked for and are not looked for again; with more all may be looked for once more.
+const SOUGHT_MAX: usize = 10_000;
 /// Archived files of one look, the newest first.
 const LISTED_MAX: u32 = 10_000;
 /// Bytes that one look reads at most, and the first file that it reads whatever its size.
@@ -33,18 +35,21 @@ enum Job {
 pub struct ArchiveSearch {
     root: RootId,
     wanted: Wanted,
+    /// What looks that ended well were for: a content that was found and still does not come, for whatever reason, is
+    /// no cause to read the archive again and again.
+    sought: BTreeSet<Sha256>,
     job: Option<(Token, Job)>,
 }
 
 impl ArchiveSearch {
     /// Nothing is looked for.
     pub fn new(root: RootId) -> ArchiveSearch {
-        ArchiveSearch { root, wanted: Wanted::new(), job: None }
+        ArchiveSearch { root, wanted: Wanted::new(), sought: BTreeSet::new(), job: None }
     }
 
-    /// Has a content looked for, if there is room.
+    /// Has a content looked for, if there is room, and it was not in this run.
     pub fn want(&mut self, sha256: Sha256, size: u64) {
-        if self.wanted.len() < WANTED_MAX {
+        if self.wanted.len() < WANTED_MAX && !self.sought.contains(&sha256) {
             self.wanted.insert(sha256, size);
         }
     }
@@ -66,6 +71,10 @@ impl ArchiveSearch {
     pub fn handle_disk(&mut self, result: Result<DiskDone, DiskError>, out: &mut Outbox) -> Vec<Kept> {
         match (self.job.take(), result) {
             (Some((_, Job::List(wanted))), Ok(DiskDone::Archived(files))) => {
+                if self.sought.len() + wanted.len() > SOUGHT_MAX {
+                    self.sought.clear();
+                }
+                self.sought.extend(wanted.keys());
                 let files = candidates(files, &wanted);
                 if !files.is_empty() {
                     let op = DiskOp::CheckArchived { root: self.root, files: files.clone() };
@@ -165,6 +174,7 @@ mod tests {
         let found = search.handle_disk(Ok(DiskDone::Checked([hashed(2), hashed(1)].to_vec())), &mut out);
         assert_eq!(found.len(), 1);
         assert_eq!((&found[0].file, &found[0].content), (&archived(1, "a"), &Some(file(1))));
+        search.want(sha(1), size);
         search.pump(&mut out);
         assert!(order(&mut out).is_none(), "it is looked for once");
     }
@@ -178,6 +188,18 @@ mod tests {
             search.want(Sha256(sha256), 1);
         }
         assert_eq!(search.wanted.len(), WANTED_MAX);
+        let mut out = Outbox::default();
+        for (sought, kept) in
+            [(SOUGHT_MAX - WANTED_MAX, SOUGHT_MAX), (SOUGHT_MAX - WANTED_MAX + 1, WANTED_MAX)]
+        {
+            let mut search = ArchiveSearch { wanted: search.wanted.clone(), ..ArchiveSearch::new(ROOT) };
+            search.sought = (0..sought)
+                .map(|n| Sha256([&n.to_be_bytes()[..], &[1; 24]].concat().try_into().unwrap()))
+                .collect();
+            search.pump(&mut out);
+            search.handle_disk(Ok(DiskDone::Archived(Vec::new())), &mut out);
+            assert_eq!(search.sought.len(), kept);
+        }
         for (size, read) in [(READ_BYTES_MAX / 2, 2), (READ_BYTES_MAX / 2 + 1, 1), (READ_BYTES_MAX + 1, 1)] {
             let mut file = archived(1, "a");
             file.stamp.size = size;
@@ -197,5 +219,7 @@ mod tests {
         search.pump(&mut out);
         assert!(search.handle_disk(Err(DiskError::Io), &mut out).is_empty());
         assert!(search.job.is_none());
+        search.want(sha(1), 1);
+        assert_eq!(search.wanted.len(), 1, "it was not looked for");
     }
 }
