@@ -11,6 +11,7 @@ use crate::index::record::EntryContent;
 use crate::io::disk::{self, Archived, Hashed, HashedContent, Kind};
 use crate::io::{DiskDone, DiskError, DiskOp};
 use crate::share::archived::Kept;
+use crate::share::{Ctx, Share};
 
 /// Contents that are looked for at once.
 pub const WANTED_MAX: usize = 1000;
@@ -100,9 +101,8 @@ impl ArchiveSearch {
 
 /// The files that may hold what is wanted, by their size, with a stamp that none has: each of them is read.
 fn candidates(files: Vec<Archived>, wanted: &Wanted) -> Vec<Archived> {
-    let is_wanted = |file: &Archived| {
-        file.stamp.kind == Kind::File && wanted.values().any(|size| *size == file.stamp.size)
-    };
+    let sizes: BTreeSet<u64> = wanted.values().copied().collect();
+    let is_wanted = |file: &Archived| file.stamp.kind == Kind::File && sizes.contains(&file.stamp.size);
     let mut bytes = 0u64;
     let mut fits = |file: &Archived| {
         let first = bytes == 0;
@@ -122,6 +122,27 @@ fn found_in(file: Archived, found: Result<Option<Hashed>, DiskError>, wanted: &W
     let size = *wanted.get(&sha256)?;
     let file = Archived { stamp, ..file };
     Some(Kept { file, content: Some(EntryContent::File { size, sha256 }), source: None })
+}
+
+impl Share {
+    /// Has what no peer has looked for.
+    pub(super) fn pump_archive_search(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some((sha256, size)) = self.work.take_missing() {
+            self.archive_search.want(sha256, size);
+        }
+        if self.may_work() {
+            self.archive_search.pump(ctx.out);
+        }
+    }
+
+    /// Takes the end of a look through the archive: what was found is brought from there.
+    pub(super) fn archive_searched(&mut self, ctx: &mut Ctx<'_>, result: Result<DiskDone, DiskError>) {
+        let found = self.archive_search.handle_disk(result, ctx.out);
+        if !found.is_empty() {
+            self.work.retry_missing();
+        }
+        found.into_iter().for_each(|kept| self.late.add(kept, ctx.now));
+    }
 }
 
 #[cfg(test)]

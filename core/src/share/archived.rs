@@ -288,12 +288,8 @@ fn stamp(result: Result<DiskDone, DiskError>) -> Result<Stamp, DiskError> {
 impl Share {
     /// Looks at what was archived, and shows what was written there since.
     pub(super) fn pump_late(&mut self, ctx: &mut Ctx<'_>) {
-        while let Some((sha256, size)) = self.work.take_missing() {
-            self.archive_search.want(sha256, size);
-        }
         if self.may_work() {
             self.late.pump(ctx.now, ctx.out);
-            self.archive_search.pump(ctx.out);
         }
         core::mem::take(&mut self.late.begun).into_iter().for_each(|path| self.work.hold(path));
         for path in core::mem::take(&mut self.late.failed) {

@@ -344,6 +344,7 @@ impl Share {
         }
         self.heed_newcomers(ctx.now.mono);
         self.pump_late(ctx);
+        self.pump_archive_search(ctx);
         loop {
             self.pump_survey(ctx);
             self.pump_pipeline(ctx);
@@ -563,11 +564,7 @@ impl Share {
             return self.late.handle_disk(token, result, ctx.now);
         }
         if self.archive_search.owns(token) {
-            let found = self.archive_search.handle_disk(result, ctx.out);
-            if !found.is_empty() {
-                self.work.retry_missing();
-            }
-            return found.into_iter().for_each(|kept| self.late.add(kept, ctx.now));
+            return self.archive_searched(ctx, result);
         }
         if self.server.owns(token) {
             self.server.handle_disk(token, result, ctx.out);
