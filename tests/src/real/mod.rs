@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::Node;
 use crate::sim::check::{self, Broken, Checked, Machine};
-use crate::sim::disk::TEMPS_MARK;
+use crate::sim::disk::count_temps;
 use crate::sim::generate::{self, Shape};
 use crate::sim::ledger::Ledger;
 use crate::sim::script::{Script, Step, Verb};
@@ -280,19 +280,21 @@ impl History {
             }
         }
         self.quiet()?;
-        if self.look().is_err() {
-            // What was written through a handle as sync took the file away is brought back by then.
-            std::thread::sleep(LATE_LOOK);
-            self.quiet()?;
-            self.look()?;
-        }
+        let machines = match self.look() {
+            Ok(machines) => machines,
+            Err(_) => {
+                // What was written through a handle as sync took the file away is brought back by then.
+                std::thread::sleep(LATE_LOOK);
+                self.quiet()?;
+                self.look()?
+            }
+        };
         self.ledger.rested();
-        let machines = self.machines();
         check::whole(machines.iter().flat_map(|machine| check::files(&machine.tree)), &self.ledger)
     }
 
-    /// Checks what all hold.
-    fn look(&mut self) -> Checked {
+    /// What all hold, checked.
+    fn look(&mut self) -> Result<Vec<Machine>, Broken> {
         let machines = self.machines();
         for (index, machine) in machines.iter().enumerate() {
             let archived: Vec<&String> = machine.archive.iter().map(|(path, _)| path).collect();
@@ -305,7 +307,8 @@ impl History {
         check::inside(&machines, OUTSIDE)?;
         check::one_conflict_file(&machines, &self.ledger)?;
         check::one_place_each(&machines, &self.ledger)?;
-        check::nothing_left_over(&machines)
+        check::nothing_left_over(&machines)?;
+        Ok(machines)
     }
 
     /// Waits until all say that they are in step and hold the same.
@@ -365,7 +368,7 @@ impl History {
 
 /// How many temps a machine keeps.
 fn temps(node: &Node) -> usize {
-    users::names(&node.path(".clearskies/tmp")).iter().filter(|name| *name != TEMPS_MARK).count()
+    count_temps(&users::names(&node.path(".clearskies/tmp")))
 }
 
 /// The one share's status; null while there is none.

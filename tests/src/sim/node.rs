@@ -146,7 +146,7 @@ impl SimNode {
 
     /// Makes the file beside the store that of the run that just started; false if that fails, as the store would.
     pub(super) fn name_run(&mut self) -> bool {
-        let fails = self.store.faults.pop().is_some();
+        let fails = self.store.next_fault().is_some();
         if !fails {
             self.token = self.new_token.take();
             (self.clean, self.machine_restarted) = (false, false);

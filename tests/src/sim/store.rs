@@ -90,10 +90,15 @@ pub struct SimStore {
 }
 
 impl SimStore {
+    /// How the next operation fails, if it is to.
+    pub(super) fn next_fault(&mut self) -> Option<StoreError> {
+        (!self.faults.is_empty()).then(|| self.faults.remove(0))
+    }
+
     /// Carries out one operation.
     pub fn execute(&mut self, now: Instant, op: StoreOp) -> Result<StoreDone, StoreError> {
-        if !self.faults.is_empty() {
-            return Err(self.faults.remove(0));
+        if let Some(error) = self.next_fault() {
+            return Err(error);
         }
         match op {
             StoreOp::Load { queries } => {

@@ -8,7 +8,7 @@ use clearskies_core::files::path::RelPath;
 use clearskies_core::io::DiskError;
 use clearskies_core::io::disk::Kind;
 
-use super::disk::{Hint, SimDisk, TEMPS_MARK};
+use super::disk::{Hint, SimDisk, count_temps};
 use super::fs::{Body, TOP, UMASK};
 
 /// What a path of a tree is, for comparing trees: times, owners and inodes do not count.
@@ -264,7 +264,7 @@ impl SimDisk {
 
     /// How many temps a share keeps.
     pub fn temps(&self, share: &str) -> usize {
-        self.names(&format!("{share}/.clearskies/tmp")).iter().filter(|name| *name != TEMPS_MARK).count()
+        count_temps(&self.names(&format!("{share}/.clearskies/tmp")))
     }
 
     /// A folder's tree, without the program's own folder.

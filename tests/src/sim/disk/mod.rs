@@ -24,7 +24,7 @@ mod temps;
 mod watch;
 
 pub use ops::{carried_bytes, changes_files, op_name, root_of, temp_of};
-pub use temps::TEMPS_MARK;
+pub use temps::count_temps;
 
 /// A marker is read up to here.
 const MARKER_BYTES_MAX: usize = 4096;

@@ -9,7 +9,12 @@ use super::super::fs::{Body, UMASK, digest};
 use super::SimDisk;
 
 /// A name in the directory for temps that no temp has: where it is gone, somebody else emptied the directory.
-pub const TEMPS_MARK: &str = "mark";
+const MARK: &str = "mark";
+
+/// How many of the names in a directory for temps are temps.
+pub fn count_temps(names: &[String]) -> usize {
+    names.iter().filter(|name| *name != MARK).count()
+}
 
 impl SimDisk {
     pub(super) fn stage(&mut self, dir: u64, file: Stage) -> Result<Staged, DiskError> {
@@ -97,10 +102,10 @@ impl SimDisk {
     /// Makes the mark in the directory for temps; whether it was missing.
     pub(super) fn mark_temps(&mut self, dir: u64) -> Result<bool, DiskError> {
         let Ok(temps) = self.temps_dir(dir) else { return Ok(true) };
-        let missing = self.fs.child(temps, TEMPS_MARK.as_bytes()).is_err();
+        let missing = self.fs.child(temps, MARK.as_bytes()).is_err();
         if missing {
             let mark = self.fs.make(file_body(Vec::new()), 0o600)?;
-            self.fs.attach(temps, TEMPS_MARK.as_bytes(), mark)?;
+            self.fs.attach(temps, MARK.as_bytes(), mark)?;
         }
         Ok(missing)
     }
@@ -113,7 +118,7 @@ impl SimDisk {
     ) -> Result<(), DiskError> {
         let Ok(temps) = self.temps_dir(dir) else { return Ok(()) };
         for name in self.fs.list(temps)? {
-            if name != TEMPS_MARK.as_bytes() && temp_id(&name).is_none_or(&gone) {
+            if name != MARK.as_bytes() && temp_id(&name).is_none_or(&gone) {
                 self.fs.remove(temps, &name)?;
             }
         }

@@ -47,15 +47,10 @@ impl World {
                     at = at.max(*free);
                     *free = at;
                 }
-                let moment = self.strike(index);
-                if moment == Some(Moment::Before) {
-                    return self.fall(index, self.now, Moment::Before);
-                }
-                let op = if moment == Some(Moment::Torn) { torn(op) } else { op };
-                self.at(at, Due::Disk { node: index, run, token, op });
-                if let Some(moment) = moment {
-                    self.fall(index, at, moment);
-                }
+                self.order(index, at, |is_torn| {
+                    let op = if is_torn { torn(op) } else { op };
+                    Due::Disk { node: index, run, token, op }
+                });
             }
             Output::Store { token, op } => {
                 let writes = match &op {
@@ -66,26 +61,12 @@ impl World {
                 self.nodes[index].ordered(token, 0);
                 let at = self.soon(self.store_delay_max).max(self.nodes[index].store_free);
                 self.nodes[index].store_free = at;
-                let moment = self.strike(index);
-                if moment == Some(Moment::Before) {
-                    return self.fall(index, self.now, Moment::Before);
-                }
-                self.at(at, Due::Store { node: index, run, token, op });
-                if let Some(moment) = moment {
-                    self.fall(index, at, moment);
-                }
+                self.order(index, at, |_| Due::Store { node: index, run, token, op });
             }
             Output::NameRun => {
                 self.note(format_args!("n{index} names its run"));
                 let at = self.soon(self.disk_delay_max);
-                let moment = self.strike(index);
-                if moment == Some(Moment::Before) {
-                    return self.fall(index, self.now, Moment::Before);
-                }
-                self.at(at, Due::NameRun { node: index, run });
-                if let Some(moment) = moment {
-                    self.fall(index, at, moment);
-                }
+                self.order(index, at, |_| Due::NameRun { node: index, run });
             }
             Output::Dial { conn, addr } => {
                 self.note(format_args!("n{index} dials {addr}"));
@@ -119,7 +100,20 @@ impl World {
         }
     }
 
-    /// Whether this output to disk or store is the one at which the engine dies.
+    /// Has what an engine ordered carried out at a time, or as far as it gets if this is the output at which the engine
+    /// dies; `due` is told whether it is torn then.
+    fn order(&mut self, index: usize, at: Instant, due: impl FnOnce(bool) -> Due) {
+        let moment = self.strike(index);
+        if moment == Some(Moment::Before) {
+            return self.fall(index, self.now, Moment::Before);
+        }
+        self.at(at, due(moment == Some(Moment::Torn)));
+        if let Some(moment) = moment {
+            self.fall(index, at, moment);
+        }
+    }
+
+    /// Whether this output to disk, store or the file beside it is the one at which the engine dies.
     fn strike(&mut self, index: usize) -> Option<Moment> {
         self.nodes[index].outputs += 1;
         let ambush = self.ambush.as_mut().filter(|ambush| ambush.node == index)?;
