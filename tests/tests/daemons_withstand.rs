@@ -64,8 +64,8 @@ use clearskies_tests::daemon::{
 const LONG: Duration = Duration::from_secs(120);
 /// A large file.
 const LARGE_BYTES: u64 = 256 << 20;
-/// A larger one, for a receiver that is killed: what the volume has not confirmed is fetched again, and that may be two
-/// times 64 MiB.
+/// A larger one, for a receiver that is killed: what the volume has not confirmed is fetched again, at most two times
+/// 64 MiB and what was on its way to the disk.
 const LARGER_BYTES: u64 = 512 << 20;
 
 /// Makes a file of bytes that no compression makes smaller and no part of which is there twice.

@@ -7,13 +7,13 @@ use core::time::Duration;
 
 use crate::files::fetch::*;
 use crate::files::fetch_rig::*;
-use crate::files::large::{LARGE_ASKING_MAX, LARGE_OPEN_MAX};
+use crate::files::large::{FLUSH_BYTES, LARGE_ASKING_MAX, LARGE_OPEN_MAX};
 use crate::files::partial::{Partial, Pieces, partial_key};
 use crate::files::small::STAGE_FILES_MAX;
 use crate::files::sources::*;
 use crate::ids::{ConnId, Sha256, TempId};
-use crate::io::DiskError;
 use crate::io::store::Row;
+use crate::io::{DiskError, DiskOp};
 
 #[test]
 fn small_contents_come_in_batches() {
@@ -354,6 +354,31 @@ fn a_download_goes_on_after_a_restart() {
     assert_eq!(next.done().unwrap(), (1, Ok(content)));
     assert!(next.rows.is_empty());
     next.assert_empty();
+}
+
+#[test]
+fn a_slow_flush_holds_up_what_a_kill_would_lose() {
+    let mut rig = Rig::new(&[A]);
+    let content = bytes(11, 2 * FLUSH_BYTES as usize + 3 * MIB);
+    rig.begin(&content);
+    let mut flush = None;
+    loop {
+        while let Some((token, op)) = rig.next_op() {
+            if let DiskOp::FlushTemp { .. } = op {
+                assert!(flush.replace((token, op)).is_none(), "one at a time");
+                continue;
+            }
+            let result = rig.carry_out(op);
+            assert!(rig.fetcher.handle_disk(token, result, rig.now, &mut rig.out));
+        }
+        let Some(&request) = rig.requests(A).first() else { break };
+        rig.answer(request);
+    }
+    assert_eq!(rig.fetcher.written_bytes(), 2 * FLUSH_BYTES);
+    rig.held.extend(flush);
+    rig.settle();
+    assert_eq!(rig.done().unwrap(), (1, Ok(content)));
+    rig.assert_empty();
 }
 
 #[test]

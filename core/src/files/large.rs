@@ -27,7 +27,8 @@ pub use delta::{PATCH_TIMEOUT, Word};
 pub const LARGE_ASKING_MAX: usize = 4;
 /// At most this many temps are open for contents in progress, those that only wait for answers or the disk included.
 pub const LARGE_OPEN_MAX: usize = 16;
-/// A temp is flushed after so many new bytes.
+/// A temp is flushed after so many new bytes. While that goes on, at most so many more are fetched: what a kill makes
+/// the next run fetch again is twice this at most, however slow the volume is.
 pub const FLUSH_BYTES: u64 = 64 << 20;
 /// A temp with new bytes is flushed after this.
 pub const FLUSH_AFTER: Duration = Duration::from_secs(5);
@@ -120,6 +121,12 @@ impl Large {
 
     fn is_all_here(&self) -> bool {
         self.missing.is_empty() && self.asked.is_empty() && self.delta.is_none()
+    }
+
+    /// Whether as much has come during a flush as the next one is to cover. `writing`: bytes on their way to the disk.
+    fn awaits_flush(&self, writing: u64) -> bool {
+        let asked = (self.asked.len() as u64).saturating_mul(RANGE_BYTES);
+        self.flushing && self.dirty.saturating_add(asked).saturating_add(writing) >= FLUSH_BYTES
     }
 
     fn flush_due(&self) -> Option<Instant> {
@@ -649,6 +656,9 @@ impl Larges {
 /// Asks for one piece of a content; whether it did.
 fn ask_one(sha: &Sha256, content: &mut Large, now: Instant, common: &mut Common) -> bool {
     if content.stage != Stage::Fetching || content.waiting.is_some() || content.delta.is_some() {
+        return false;
+    }
+    if content.awaits_flush(common.writing) {
         return false;
     }
     if content.alone && !choose_sole(sha, content, common) {
