@@ -19,6 +19,8 @@ pub struct Observed<'a> {
     pub stamp: &'a Stamp,
     /// What was read.
     pub content: &'a EntryContent,
+    /// Whether the very file lay at another path before: somebody put it here, whatever was to come here meanwhile.
+    pub moved: bool,
 }
 
 /// In what situation a path was found; it decides about times, and about what has no base.
@@ -109,7 +111,8 @@ pub fn local_change(
         (Some(seen), Some(base)) if base_content(view) == Some(seen.content) => {
             touched(view, &seen, base, found, now)
         }
-        (Some(seen), Some(base)) if is_shown(view, seen.content) => {
+        // Told where it was put here: else whoever moved or deleted that version elsewhere would have seen this one.
+        (Some(seen), Some(base)) if is_shown(view, seen.content) && !seen.moved => {
             match view.shown.filter(|shown| shown.uuid == base.uuid) {
                 // At once: when the index has moved on this would pass for an edit of what was here before.
                 Some(shown) => LocalChange::Adopt { uuid: shown.uuid },
@@ -308,6 +311,7 @@ mod tests {
         implied_dir: bool,
         caught_up: bool,
         target: Target,
+        moved: bool,
     }
 
     impl Case {
@@ -322,6 +326,7 @@ mod tests {
                 implied_dir: false,
                 caught_up: true,
                 target: Target::Free,
+                moved: false,
             }
         }
 
@@ -358,7 +363,8 @@ mod tests {
                 conflict_made: false,
                 policy: Policy { caught_up: self.caught_up, ..Policy::FULL },
             };
-            let seen = seen.as_ref().map(|(content, stamp)| Observed { stamp, content });
+            let moved = self.moved;
+            let seen = seen.as_ref().map(|(content, stamp)| Observed { stamp, content, moved });
             local_change(&view, seen, found, NOW)
         }
 
@@ -475,6 +481,17 @@ mod tests {
         for content in [EntryContent::Dir, EntryContent::Link("t".into())] {
             assert!(matches!(case.finds(&content, Found::Running), LocalChange::Edit { time: NOW, .. }));
         }
+    }
+
+    #[test]
+    fn what_was_put_over_an_older_version_is_told() {
+        let old = file_record(1, "/a", 1, 1);
+        let mut case = Case::in_step(&old).moved_on(&edited(&old, file(3), 2, 2));
+        assert_eq!(case.finds(&file(3), Found::Running), LocalChange::Adopt { uuid: old.uuid });
+        case.moved = true;
+        let change = case.finds(&file(3), Found::Running);
+        let LocalChange::Edit { uuid, from_base: true, value, .. } = change else { panic!("{change:?}") };
+        assert_eq!((uuid, value.content), (old.uuid, file(3)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use crate::engine::command::Existing;
 use crate::files::local::{Found, LocalChange, Observed, local_change, mode_of};
 use crate::files::path::RelPath;
-use crate::files::plan::{Policy, Target, has_meta_of, live_meta, wanted_meta};
+use crate::files::plan::{Policy, Target, has_meta_of, has_mtime, live_meta, wanted_meta};
 use crate::files::reconcile::inode_key;
 use crate::files::row::{Base, DiskState};
 use crate::ids::Uuid;
@@ -225,8 +225,14 @@ impl Judge<'_> {
         }
         let dead = scene.dead_refs();
         let view = scene.view(path, &dead, target, false, policy);
-        let observed = now.map(|now| Observed { stamp: &now.stamp, content: &now.content });
-        let change = local_change(&view, observed, found, self.wall());
+        let observed = |moved| now.map(|now| Observed { stamp: &now.stamp, content: &now.content, moved });
+        let mut change = local_change(&view, observed(false), found, self.wall());
+        if let (LocalChange::Adopt { .. }, Some(now)) = (&change, now)
+            && self.may_author()
+            && self.other_path(path, now)?.is_some()
+        {
+            change = local_change(&view, observed(true), found, self.wall());
+        }
         let known_gone = gone && matches!(found, Found::Running | Found::Offline);
         if known_gone && !matches!(item.what, What::Vanished) {
             self.note_thrown(&scene)?;
@@ -412,17 +418,20 @@ impl Judge<'_> {
     /// end there could be seen, perhaps while sync was about to store that it had put it there.
     fn other_name(&mut self, item: &Observation) -> Result<Option<RelPath>, Miss> {
         let What::Holds { state, sure: false, .. } = &item.what else { return Ok(None) };
+        if item.found == Found::WithoutBase { Ok(None) } else { self.other_path(&item.path, state) }
+    }
+
+    /// Another path whose row has this very file, by inode and content.
+    fn other_path(&mut self, path: &RelPath, state: &DiskState) -> Result<Option<RelPath>, Miss> {
         let EntryContent::File { size: 1.., sha256 } = &state.content else { return Ok(None) };
-        let Some(key) = inode_key(&state.stamp).filter(|_| item.found != Found::WithoutBase) else {
-            return Ok(None);
-        };
+        let Some(key) = inode_key(&state.stamp) else { return Ok(None) };
         // What is moved about while a look goes through the folder is met twice, perhaps by one batch.
         let mut paths = self.txn.paths_with(sha256)?;
         paths.extend(self.txn.new_paths_with(sha256, state.stamp.inode).cloned());
         for from in paths {
             let row = self.txn.row(&from)?;
             let same = row.disk.as_ref().is_some_and(|disk| inode_key(&disk.stamp) == Some(key));
-            if same && from != item.path {
+            if same && from != *path {
                 return Ok(Some(from));
             }
         }
@@ -565,12 +574,12 @@ impl Judge<'_> {
         }
         let before = live_meta(&base);
         let mut meta = before.clone();
-        let seen = Observed { stamp: &now.stamp, content: &now.content };
+        let seen = Observed { stamp: &now.stamp, content: &now.content, moved: true };
         if now.stamp.mode != was.stamp.mode && now.stamp.kind == was.stamp.kind {
             // Of a directory as well: a new one may have taken the inode of the one that is gone.
             meta.unix_mode = mode_of(&seen).or(meta.unix_mode);
         }
-        if was.content != EntryContent::Dir && now.stamp.mtime_ns != was.stamp.mtime_ns {
+        if has_mtime(&was.content) && now.stamp.mtime_ns != was.stamp.mtime_ns {
             meta.mtime = Some(WallTime(now.stamp.mtime_ns));
         }
         let mut author = self.author();

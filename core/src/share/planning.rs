@@ -315,6 +315,7 @@ impl Judge<'_> {
         }
         if merged.changed {
             let source = merge::forgotten_source(&stored, record, &merged.record);
+            self.left_before(&stored, &merged.record)?;
             let mut marked = self.put_back(Some(&stored), merged.record.into())?;
             marked |= self.name_source(record.uuid, source)?;
             if !merged.answers && !marked {
@@ -322,6 +323,27 @@ impl Judge<'_> {
             }
         }
         self.delete_again(record)
+    }
+
+    /// Somebody put a content to a path that lay there, and that was missed here before this was heard of: whoever took
+    /// it away has not seen that, and this is no delete of it.
+    fn left_before(&mut self, stored: &Record, version: &Record) -> Result<(), Miss> {
+        let again = version.value_change != stored.value_change && version.content() == stored.content();
+        let Some(path) = RelPath::from_key(&stored.key).filter(|path| again && path.is_key(&version.key))
+        else {
+            return Ok(());
+        };
+        let is_file = !matches!(version.content(), None | Some(EntryContent::Dir));
+        if stored.deleted() || version.deleted() || !is_file || !self.survey.is_missing(&path) {
+            return Ok(());
+        }
+        let mut row = self.txn.row(&path)?;
+        if row.base_uuid() == Some(version.uuid) && row.content() == version.content() {
+            row.disk = None;
+            row.base = Base::None;
+            self.txn.put_row(&path, row);
+        }
+        Ok(())
     }
 
     /// A conflict file that was edited by somebody who had not seen it give way stays one. Returns whether that was to

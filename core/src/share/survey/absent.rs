@@ -81,6 +81,11 @@ impl Survey {
         self.mode == GoneMode::Judged && files.take(EMPTIED_FILES).count() == EMPTIED_FILES
     }
 
+    /// Whether a path was not there when it was last looked at, and is not known to be gone for good yet.
+    pub fn is_missing(&self, path: &RelPath) -> bool {
+        self.missing.contains_key(path)
+    }
+
     /// Whether a path has been gone for so long that it is not waited for. What became of it during this pass is named
     /// by hints that this pass does not look at.
     pub(super) fn is_ripe(&self, path: &RelPath) -> bool {
