@@ -325,20 +325,25 @@ impl Judge<'_> {
         self.delete_again(record)
     }
 
-    /// Somebody put a content to a path that lay there, and that was missed here before this was heard of: whoever took
-    /// it away has not seen that, and this is no delete of it.
+    /// Somebody put to a path what lay there by its row, and may not lie there any more: a look, or sync that was to
+    /// take it away, missed it before this was heard of; or it was to go for another version, and perhaps went, when
+    /// the program was killed. Whoever took it away, a user or sync, has not seen this, and it is no delete of it.
     fn left_before(&mut self, stored: &Record, version: &Record) -> Result<(), Miss> {
-        let again = version.value_change != stored.value_change && version.content() == stored.content();
-        let Some(path) = RelPath::from_key(&stored.key).filter(|path| again && path.is_key(&version.key))
-        else {
-            return Ok(());
-        };
         let is_file = !matches!(version.content(), None | Some(EntryContent::Dir));
-        if stored.deleted() || version.deleted() || !is_file || !self.survey.is_missing(&path) {
+        if version.value_change == stored.value_change || version.deleted() || !is_file {
             return Ok(());
         }
+        let Some(path) = RelPath::from_key(&version.key) else { return Ok(()) };
         let mut row = self.txn.row(&path)?;
-        if row.base_uuid() == Some(version.uuid) && row.content() == version.content() {
+        let may_be_gone = self.survey.is_missing(&path)
+            || self.work.missed(&path)
+            || !self.survey.looked && matches!(row.base, Base::Older(_));
+        let base_lives = row.resolve_base(Some(stored)).is_some_and(|base| !base.deleted());
+        if may_be_gone
+            && base_lives
+            && row.base_uuid() == Some(version.uuid)
+            && row.content() == version.content()
+        {
             row.disk = None;
             row.base = Base::None;
             self.txn.put_row(&path, row);
