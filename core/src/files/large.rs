@@ -655,10 +655,8 @@ impl Larges {
 
 /// Asks for one piece of a content; whether it did.
 fn ask_one(sha: &Sha256, content: &mut Large, now: Instant, common: &mut Common) -> bool {
-    if content.stage != Stage::Fetching || content.waiting.is_some() || content.delta.is_some() {
-        return false;
-    }
-    if content.awaits_flush(common.writing) {
+    let fetches = content.stage == Stage::Fetching && content.waiting.is_none() && content.delta.is_none();
+    if !fetches || content.awaits_flush(common.writing) {
         return false;
     }
     if content.alone && !choose_sole(sha, content, common) {

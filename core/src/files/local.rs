@@ -19,8 +19,6 @@ pub struct Observed<'a> {
     pub stamp: &'a Stamp,
     /// What was read.
     pub content: &'a EntryContent,
-    /// Whether the very file lay at another path before: somebody put it here, whatever was to come here meanwhile.
-    pub moved: bool,
 }
 
 /// In what situation a path was found; it decides about times, and about what has no base.
@@ -111,8 +109,7 @@ pub fn local_change(
         (Some(seen), Some(base)) if base_content(view) == Some(seen.content) => {
             touched(view, &seen, base, found, now)
         }
-        // Told where it was put here: else whoever moved or deleted that version elsewhere would have seen this one.
-        (Some(seen), Some(base)) if is_shown(view, seen.content) && !seen.moved => {
+        (Some(seen), Some(base)) if is_shown(view, seen.content) => {
             match view.shown.filter(|shown| shown.uuid == base.uuid) {
                 // At once: when the index has moved on this would pass for an edit of what was here before.
                 Some(shown) => LocalChange::Adopt { uuid: shown.uuid },
@@ -126,12 +123,17 @@ pub fn local_change(
         {
             LocalChange::None
         }
-        (Some(seen), Some(base)) => {
-            let time = later(when(&seen, found, now), base);
-            edit(view, &seen, base, true, time)
-        }
+        (Some(seen), Some(base)) => edit_of_base(view, &seen, base, found, now),
         (Some(seen), None) => without_base(view, &seen, found, now),
     }
+}
+
+/// What it means instead of [`LocalChange::Adopt`] where the very file lay at another path before: somebody put it
+/// here, and that is told. Else whoever moved or deleted the index's version elsewhere would have seen this one. `None`
+/// without a base.
+pub fn put_here(view: &View<'_>, seen: &Observed<'_>, found: Found, now: WallTime) -> Option<LocalChange> {
+    let base = view.base.filter(|base| !base.deleted())?;
+    Some(edit_of_base(view, seen, base, found, now))
 }
 
 /// The base's content is not there any more.
@@ -194,6 +196,16 @@ fn without_base(view: &View<'_>, seen: &Observed<'_>, found: Found, now: WallTim
         meta: meta_now_without(seen),
         time: tombstone.map_or(time, |record| later(time, record)),
     }
+}
+
+fn edit_of_base(
+    view: &View<'_>,
+    seen: &Observed<'_>,
+    base: &Record,
+    found: Found,
+    now: WallTime,
+) -> LocalChange {
+    edit(view, seen, base, true, later(when(seen, found, now), base))
 }
 
 fn edit(view: &View<'_>, seen: &Observed<'_>, old: &Record, from_base: bool, time: WallTime) -> LocalChange {
@@ -311,7 +323,6 @@ mod tests {
         implied_dir: bool,
         caught_up: bool,
         target: Target,
-        moved: bool,
     }
 
     impl Case {
@@ -326,7 +337,6 @@ mod tests {
                 implied_dir: false,
                 caught_up: true,
                 target: Target::Free,
-                moved: false,
             }
         }
 
@@ -349,9 +359,9 @@ mod tests {
             self
         }
 
-        fn sees(&self, seen: Option<(&EntryContent, Stamp)>, found: Found) -> LocalChange {
+        fn with<T>(&self, then: impl FnOnce(&View<'_>) -> T) -> T {
             let dead: Option<&Record> = self.dead.as_ref();
-            let view = View {
+            then(&View {
                 path: &self.path,
                 row: &self.row,
                 shown: self.shown.as_ref(),
@@ -362,10 +372,12 @@ mod tests {
                 target: self.target,
                 conflict_made: false,
                 policy: Policy { caught_up: self.caught_up, ..Policy::FULL },
-            };
-            let moved = self.moved;
-            let seen = seen.as_ref().map(|(content, stamp)| Observed { stamp, content, moved });
-            local_change(&view, seen, found, NOW)
+            })
+        }
+
+        fn sees(&self, seen: Option<(&EntryContent, Stamp)>, found: Found) -> LocalChange {
+            let seen = seen.as_ref().map(|(content, stamp)| Observed { stamp, content });
+            self.with(|view| local_change(view, seen, found, NOW))
         }
 
         fn finds(&self, content: &EntryContent, found: Found) -> LocalChange {
@@ -486,11 +498,13 @@ mod tests {
     #[test]
     fn what_was_put_over_an_older_version_is_told() {
         let old = file_record(1, "/a", 1, 1);
-        let mut case = Case::in_step(&old).moved_on(&edited(&old, file(3), 2, 2));
+        let case = Case::in_step(&old).moved_on(&edited(&old, file(3), 2, 2));
         assert_eq!(case.finds(&file(3), Found::Running), LocalChange::Adopt { uuid: old.uuid });
-        case.moved = true;
-        let change = case.finds(&file(3), Found::Running);
-        let LocalChange::Edit { uuid, from_base: true, value, .. } = change else { panic!("{change:?}") };
+        let seen = Observed { stamp: &stamp(&file(3), 7), content: &file(3) };
+        let change = case.with(|view| put_here(view, &seen, Found::Running, NOW));
+        let Some(LocalChange::Edit { uuid, from_base: true, value, .. }) = change else {
+            panic!("{change:?}")
+        };
         assert_eq!((uuid, value.content), (old.uuid, file(3)));
     }
 

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use crate::engine::command::Existing;
-use crate::files::local::{Found, LocalChange, Observed, local_change, mode_of};
+use crate::files::local::{Found, LocalChange, Observed, local_change, mode_of, put_here};
 use crate::files::path::RelPath;
 use crate::files::plan::{Policy, Target, has_meta_of, has_mtime, live_meta, wanted_meta};
 use crate::files::reconcile::inode_key;
@@ -225,13 +225,13 @@ impl Judge<'_> {
         }
         let dead = scene.dead_refs();
         let view = scene.view(path, &dead, target, false, policy);
-        let observed = |moved| now.map(|now| Observed { stamp: &now.stamp, content: &now.content, moved });
-        let mut change = local_change(&view, observed(false), found, self.wall());
-        if let (LocalChange::Adopt { .. }, Some(now)) = (&change, now)
+        let observed = now.map(|now| Observed { stamp: &now.stamp, content: &now.content });
+        let mut change = local_change(&view, observed, found, self.wall());
+        if let (LocalChange::Adopt { .. }, Some(now), Some(seen)) = (&change, now, &observed)
             && self.may_author()
             && self.other_path(path, now)?.is_some()
         {
-            change = local_change(&view, observed(true), found, self.wall());
+            change = put_here(&view, seen, found, self.wall()).unwrap_or(change);
         }
         let known_gone = gone && matches!(found, Found::Running | Found::Offline);
         if known_gone && !matches!(item.what, What::Vanished) {
@@ -574,7 +574,7 @@ impl Judge<'_> {
         }
         let before = live_meta(&base);
         let mut meta = before.clone();
-        let seen = Observed { stamp: &now.stamp, content: &now.content, moved: true };
+        let seen = Observed { stamp: &now.stamp, content: &now.content };
         if now.stamp.mode != was.stamp.mode && now.stamp.kind == was.stamp.kind {
             // Of a directory as well: a new one may have taken the inode of the one that is gone.
             meta.unix_mode = mode_of(&seen).or(meta.unix_mode);

@@ -491,11 +491,7 @@ impl World {
     fn author(&mut self, rev: u64) {
         let disk = self.row.disk.clone();
         let change = self.with(|view| {
-            let seen = disk.as_ref().map(|disk| Observed {
-                stamp: &disk.stamp,
-                content: &disk.content,
-                moved: false,
-            });
+            let seen = disk.as_ref().map(|disk| Observed { stamp: &disk.stamp, content: &disk.content });
             local_change(view, seen, Found::WithoutBase, WallTime(1000))
         });
         let base = self.with(|view| view.base.cloned());

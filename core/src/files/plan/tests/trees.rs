@@ -276,8 +276,7 @@ impl Trees {
 
     /// The user's state of a path is found: the change that it means is authored, and the row takes it.
     fn survey(&mut self, path: &RelPath, seen: Option<DiskState>, found: Found) {
-        let observed =
-            seen.as_ref().map(|disk| Observed { stamp: &disk.stamp, content: &disk.content, moved: false });
+        let observed = seen.as_ref().map(|disk| Observed { stamp: &disk.stamp, content: &disk.content });
         let (change, base) =
             self.with(path, |view| (local_change(view, observed, found, WallTime(1000)), view.base.cloned()));
         let now = base.as_ref().and_then(|base| self.records.get(&base.uuid)).cloned();
